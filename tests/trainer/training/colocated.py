@@ -18,6 +18,7 @@ from screening.checkpoint.manifest import read_manifest
 from trainer.data_directory import read_samples
 from trainer.reward import reward_functions
 from trainer.training.hcm_grpo.train import build_trainer
+from trainer.training.plan.tokens import count_tokens, load_tokenizer
 from trainer.training.recipe.stages import HcmGrpoRecipe
 from trainer.training.sft.rows import dataset, rollout_rows
 
@@ -29,10 +30,11 @@ def main(checkpoint: Path, data: Path, scratch: Path, lora: dict[str, Any] | Non
     samples, manifest = read_samples(data)[:2], read_manifest(checkpoint)
     rows = dataset(rollout_rows(samples, manifest.prompt), data, manifest.image)
     rewards = reward_functions("dpa", {sample.id: sample for sample in samples})
+    question = count_tokens(manifest.prompt, manifest.image.most_tokens, load_tokenizer(checkpoint)).prompt
     trainers = {}
     for vllm in ("none", "colocate"):
         recipe = HcmGrpoRecipe.model_validate({**SETTINGS, "vllm": vllm, "lora": lora})
-        trainers[vllm] = build_trainer(checkpoint, rows, rewards, recipe, scratch / vllm)
+        trainers[vllm] = build_trainer(checkpoint, rows, rewards, recipe, scratch / vllm, question)
     batch = next(iter(trainers["none"].get_train_dataloader()))
     frozen = copies_of_frozen(trainers["colocate"].model)
     found = [{name: completions(trainer, batch) for name, trainer in trainers.items()}]

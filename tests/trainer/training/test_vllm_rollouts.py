@@ -12,9 +12,18 @@ from typing import Any
 import pytest
 import requests
 import torch
+import yaml
+from PIL import Image
 from pydantic import ValidationError
+from transformers import AutoProcessor
 
-from trainer.training.hcm_grpo.train import arguments
+from screening.answer import Mode
+from screening.checkpoint.manifest import read_manifest
+from screening.prompt import COMPACT, messages
+from trainer.data_directory import data_digest, read_samples
+from trainer.training.hard_cases.cases import Cases
+from trainer.training.hard_cases.record import write_hard_cases
+from trainer.training.hcm_grpo.train import arguments, train
 from trainer.training.hcm_grpo.vllm_rollouts import check_vllm, collapsed, forget_pictures_after_sync
 from trainer.training.recipe.recipe import RecipeError
 from trainer.training.recipe.stages import HcmGrpoRecipe, LoraRecipe
@@ -50,6 +59,35 @@ def test_trl_is_told_which_engine_to_use(tmp_path: Path) -> None:
     there = arguments(recipe(**SERVER), tmp_path)
     assert (there.vllm_mode, there.vllm_server_base_url) == ("server", "http://there:8000")
     assert not beside.vllm_importance_sampling_correction and not there.vllm_importance_sampling_correction
+
+
+def test_a_colocated_engine_needs_a_cache_for_the_longest_sample_only(tmp_path: Path) -> None:
+    beside = recipe(vllm="colocate")
+    assert arguments(beside, tmp_path, 100).vllm_max_model_length == 100 + 8
+    assert arguments(beside, tmp_path).vllm_max_model_length is None, "that of the model"
+    assert arguments(recipe(**SERVER), tmp_path, 100).vllm_max_model_length is None, "the server was started before"
+
+
+@pytest.mark.slow
+def test_stage_2_counts_the_tokens_of_its_question(
+    small_checkpoint: Path, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = {"learning_rate": 0.01, "captions": False}
+    grpo = {"learning_rate": 0.01, "max_completion_tokens": 8}
+    settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": stage, "sft_answer": stage}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump({**settings, "hcm_grpo": grpo}))
+    samples = read_samples(small_data)
+    names = tuple(sample.id for sample in samples)
+    digests = {"checkpoint": read_manifest(small_checkpoint).digest, "data": data_digest(small_data, samples)}
+    write_hard_cases(tmp_path, Cases(names, names[:2]), **digests)
+    told: dict[str, Any] = {}
+    monkeypatch.setattr("trainer.training.hcm_grpo.train.train_on_questions", lambda *_, **given: told.update(given))
+    train(str(tmp_path / "small.yaml"), small_checkpoint, small_data, tmp_path, tmp_path / "out")
+
+    processor = AutoProcessor.from_pretrained(small_checkpoint)
+    text = processor.apply_chat_template(messages(COMPACT, Mode.COT), add_generation_prompt=True, tokenize=False)
+    question = processor(text=[text], images=[Image.new("RGB", (64, 64))] * 5)
+    assert told["question_tokens"] == len(question["input_ids"][0])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="refused without a GPU only")

@@ -33,6 +33,7 @@ from trainer.training.hcm_grpo.vllm_rollouts import check_vllm, vllm_arguments
 from trainer.training.hcm_grpo.warm_start import copy_state, find_warm_start, hard_in
 from trainer.training.lora.model import adapter_config, check_lora, load_for_training, prepare
 from trainer.training.number_format import computed_in
+from trainer.training.plan.tokens import count_tokens, load_tokenizer
 from trainer.training.recipe.recipe import Recipe, load_recipe
 from trainer.training.recipe.stages import HcmGrpoRecipe
 from trainer.training.sft.rows import dataset, rollout_rows
@@ -104,6 +105,7 @@ def train(
         after=after,
         tracking=tracking,
         validation=validation,
+        question_tokens=count_tokens(manifest.prompt, manifest.image.most_tokens, load_tokenizer(checkpoint)).prompt,
     )
 
 
@@ -124,6 +126,7 @@ def train_on_questions(
     after: Path | None = None,
     tracking: Store | None = None,
     validation: Validation | None = None,
+    question_tokens: int | None = None,
 ) -> Manifest:
     """Train on questions and write OUT/checkpoint. A killed run with the same settings and hard cases is continued.
 
@@ -140,6 +143,7 @@ def train_on_questions(
         keeper: keeps examples of rollouts; None keeps none.
         after: finished run for a warm start.
         validation: samples by whose score the weights are chosen; None for the last weights.
+        question_tokens: maximum number of tokens of a question, image tokens included; None if it is not known.
 
     Raises:
         RecipeError: there are too few questions, a package or a GPU that the recipe needs is missing, or there are no
@@ -186,7 +190,7 @@ def train_on_questions(
     # A question of several epochs is one row in memory.
     places = {question: place for place, question in enumerate(dict.fromkeys(curriculum.ids))}
     questions = dataset(make_rows(places), directory, parent.image).select([places[i] for i in curriculum.ids])
-    trainer = build_trainer(checkpoint, questions, rewards, settings, out / STATES_NAME)
+    trainer = build_trainer(checkpoint, questions, rewards, settings, out / STATES_NAME, question_tokens)
     if keeper:
         trainer.keeper = keeper
         trainer.add_callback(keeper)
@@ -204,7 +208,12 @@ def train_on_questions(
 
 
 def build_trainer(
-    checkpoint: Path, questions: Dataset, rewards: list[RewardFunction], settings: HcmGrpoRecipe, output: Path
+    checkpoint: Path,
+    questions: Dataset,
+    rewards: list[RewardFunction],
+    settings: HcmGrpoRecipe,
+    output: Path,
+    question_tokens: int | None = None,
 ) -> GroupGRPOTrainer:
     """Build the trainer: the policy, all of it trained, its reference (TRL loads it from `checkpoint`) and the rewards.
 
@@ -213,8 +222,10 @@ def build_trainer(
     Args:
         questions: as `trainer.training.sft.rows.rollout_rows` makes them, in the order of training.
         output: directory of TRL's saved states.
+        question_tokens: maximum number of tokens of a question; None if it is not known.
     """
-    processor, config = AutoProcessor.from_pretrained(checkpoint, padding_side="left"), arguments(settings, output)
+    processor = AutoProcessor.from_pretrained(checkpoint, padding_side="left")
+    config = arguments(settings, output, question_tokens)
     if config.use_vllm:  # as in `GroupGRPOTrainer` without vLLM: the model must not write image tokens
         config.generation_kwargs = {"logit_bias": {processor.image_token_id: -100.0}}
     model = load_for_training(checkpoint, settings.lora, settings.attention)
@@ -231,8 +242,12 @@ def build_trainer(
     return trainer
 
 
-def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
+def arguments(settings: HcmGrpoRecipe, output: Path, question_tokens: int | None = None) -> GRPOConfig:
     """TRL's settings for the paper's objective.
+
+    Args:
+        output: directory of TRL's saved states.
+        question_tokens: maximum number of tokens of a question; None if it is not known.
 
     Raises:
         RecipeError: the batch cannot be divided into groups.
@@ -276,7 +291,7 @@ def arguments(settings: HcmGrpoRecipe, output: Path) -> GRPOConfig:
         report_to="none",
         seed=settings.seed,
         data_seed=settings.seed,
-        **vllm_arguments(settings),
+        **vllm_arguments(settings, question_tokens),
     )
 
 

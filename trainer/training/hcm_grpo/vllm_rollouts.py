@@ -27,13 +27,20 @@ def check_vllm(settings: HcmGrpoRecipe) -> None:
         raise RecipeError(f"hcm_grpo.vllm: {settings.vllm} needs a GPU. Set `vllm: none` for rollouts of transformers")
 
 
-def vllm_arguments(settings: HcmGrpoRecipe) -> dict[str, Any]:
-    """Settings of `GRPOConfig` for rollouts through vLLM; none for rollouts of transformers."""
+def vllm_arguments(settings: HcmGrpoRecipe, question_tokens: int | None) -> dict[str, Any]:
+    """Settings of `GRPOConfig` for rollouts through vLLM; none for rollouts of transformers.
+
+    Args:
+        question_tokens: maximum number of tokens of a question; None if it is not known. A colocated engine then
+            needs a KV cache for all positions of the model, and otherwise one for the longest sample, as `plan` counts.
+    """
     if settings.vllm == "none":
         return {}
     where: dict[str, Any] = {"vllm_server_base_url": settings.vllm_server}
     if settings.vllm == "colocate":
         where = {"vllm_gpu_memory_utilization": settings.vllm_memory, "vllm_enable_sleep_mode": settings.vllm_sleep}
+        if question_tokens is not None:
+            where["vllm_max_model_length"] = question_tokens + settings.max_completion_tokens
     return {
         "use_vllm": True,
         "vllm_mode": settings.vllm,
