@@ -30,6 +30,21 @@ def sft_problem(name: str, settings: SftRecipe, rows: int, gpus: int) -> str | N
     )
 
 
+def captions_problem(name: str, settings: SftRecipe, captions: int) -> str | None:
+    """Why an SFT stage cannot train on captions; None if it can, or is not to.
+
+    Args:
+        name: section of the recipe.
+        captions: number of pictures of the data that have a caption.
+    """
+    if captions or not settings.captions:
+        return None
+    return (
+        f"{name}.captions: no picture of the data has a caption. Write captions with `annotate progressive`, or set "
+        f"{name}.captions to false"
+    )
+
+
 def grpo_problem(settings: HcmGrpoRecipe, samples: int, hard: int, gpus: int) -> str | None:
     """Why stage 2 cannot take a whole step or has no hard cases; None if it can and has.
 

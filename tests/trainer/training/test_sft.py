@@ -110,6 +110,18 @@ def test_captions_are_asked_one_picture_at_a_time(data: Path) -> None:
     assert rows[0]["completion"][0]["content"][0]["text"] == samples[0].original.caption
 
 
+def test_captions_that_the_data_lacks_are_refused(data: Path, checkpoint: Path, recipe: str, tmp_path: Path) -> None:
+    bare = shutil.copytree(data, tmp_path / "bare")
+    samples = [json.loads(line) for line in (bare / "samples.jsonl").read_text().splitlines()]
+    for sample in samples:
+        for picture in (sample["original"], *sample["generated"]):
+            picture["caption"] = ""
+    (bare / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    with pytest.raises(DataError, match=r"sft_weak.captions: no picture .* or set sft_weak.captions to false"):
+        train("weak", recipe, checkpoint, bare, tmp_path / "out", None)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_seed_chooses_a_few_captions_of_each_sample(data: Path) -> None:
     samples = read_samples(data)
     drawn = [[row["files"] for row in caption_rows(samples, most=2, seed=seed)] for seed in (0, 0, 1)]

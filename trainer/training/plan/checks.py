@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from trainer.training.enough_data import grpo_problem, sft_problem
+from trainer.training.enough_data import captions_problem, grpo_problem, sft_problem
 from trainer.training.plan.memory import GIB, Memory
 from trainer.training.plan.plan import MARGIN, Case
 from trainer.training.plan.schedule import SftSchedule
@@ -108,6 +108,8 @@ def _enough(case: Case) -> Iterator[str]:
     gpus, grpo = case.hardware.gpus, case.recipe.hcm_grpo
     rows = {stage.name: stage.schedule.rows for stage in case.stages() if isinstance(stage.schedule, SftSchedule)}
     found = [sft_problem(name, sft, rows[name], gpus) for name, sft in case.sft_stages]
+    if case.data.weak_samples:  # otherwise the number of captions is not known
+        found += [captions_problem(name, sft, case.data.weak_captions) for name, sft in case.sft_stages]
     if grpo:
         found.append(grpo_problem(grpo, case.data.samples, case.data.hard_cases, gpus))
     yield from filter(None, found)

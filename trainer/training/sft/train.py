@@ -16,12 +16,12 @@ from trl import SFTConfig, SFTTrainer
 from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest, verify
 from screening.runtime.environment import shorten_socket_paths
-from trainer.data_directory import data_digest, read_frame, read_samples
+from trainer.data_directory import DataError, data_digest, read_frame, read_samples
 from trainer.records import licences_of, pseudo_labels_of
 from trainer.runs.run_directory import claim, occupy
 from trainer.training.distributed import done_by_first, processes
 from trainer.training.efficiency import OPTIM
-from trainer.training.enough_data import refuse, sft_problem
+from trainer.training.enough_data import captions_problem, refuse, sft_problem
 from trainer.training.export import able_to_locate
 from trainer.training.finetuning import STATES_NAME, StrictResume, check_machine, train_to_end
 from trainer.training.freezing import freeze_vision
@@ -141,7 +141,10 @@ def _read_inputs(
         frame_of=lambda file: read_frame(data, file, manifest.image),
     )
     if settings.captions:
-        rows += caption_rows(used, most=settings.captions_per_sample, seed=settings.seed)
+        described = caption_rows(used, most=settings.captions_per_sample, seed=settings.seed)
+        if problem := captions_problem(section, settings, len(described)):
+            raise DataError(problem)
+        rows += described
     table = dataset(rows, data, manifest.image)
     return _Inputs(table, digest, len(used), {**licences_of(used), **pseudo_labels_of(used)}, validation)
 

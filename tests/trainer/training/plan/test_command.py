@@ -41,6 +41,7 @@ def test_the_command_plans_the_shipped_checkpoint_with_its_data(tiny_checkpoint,
     recipe["hcm_grpo"]["max_completion_tokens"] = 128
     for section in ("sft_weak", "sft_answer"):
         recipe[section]["batch_size"] = 2  # one step needs all samples
+    recipe["sft_weak"]["captions"] = False
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump(recipe))
     data = tmp_path / "data"
@@ -63,12 +64,14 @@ def test_the_command_plans_the_shipped_checkpoint_with_its_data(tiny_checkpoint,
 
     recipe["hcm_grpo"]["batch_size"] = 7
     recipe["max_tokens_cot"] = 20
+    recipe["sft_weak"]["captions"] = True
     path.write_text(yaml.safe_dump(recipe))
     assert main(["plan", str(path), "--data", str(data), "--json"]) == 1
     printed = capsys.readouterr()
     assert "error: the longest answer of the data has" in printed.err
     assert "error: the 7 completions of a step" in printed.err
-    assert len(json.loads(printed.out)["problems"]) == 2
+    assert "error: sft_weak.captions: no picture of the data has a caption" in printed.err
+    assert len(json.loads(printed.out)["problems"]) == 3
 
 
 @pytest.mark.slow
