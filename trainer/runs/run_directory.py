@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +28,25 @@ _occupied: dict[Path, int] = {}
 """Locked directory → file descriptor of its lock. This process holds the locks until it ends."""
 
 
-def claim(directory: Path, origin: dict[str, Any]) -> None:
+def claim(directory: Path, origin: dict[str, Any], *, undeciding: Collection[str] = ()) -> None:
     """Claim a new or empty directory for this run, or check that the directory already belongs to it.
 
     Args:
         origin: everything that decides the run's result, as JSON values.
+        undeciding: names of settings that an earlier version recorded, although they do not decide the result. They
+            are not compared, at any depth of `settings`.
 
     Raises:
         RunMismatch: the directory belongs to another run, or holds other files.
     """
-    see_whose(directory, origin)
+    see_whose(directory, origin, undeciding=undeciding)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / ORIGIN_NAME
     if not path.exists():
         write_atomically(path, json.dumps(origin, indent=1) + "\n")
 
 
-def see_whose(directory: Path, origin: dict[str, Any]) -> None:
+def see_whose(directory: Path, origin: dict[str, Any], *, undeciding: Collection[str] = ()) -> None:
     """Check like `claim`, without writing. For commands that create the directory at the end of their work.
 
     Raises:
@@ -53,6 +55,8 @@ def see_whose(directory: Path, origin: dict[str, Any]) -> None:
     path = directory / ORIGIN_NAME
     if path.exists():
         before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(origin))
+        if undeciding and isinstance(before, dict) and "settings" in before:
+            before["settings"] = _without(before["settings"], undeciding)
         if before != now:
             raise RunMismatch(
                 f"{directory} holds a run with other settings or data ({_differences(before, now)}). "
@@ -63,6 +67,13 @@ def see_whose(directory: Path, origin: dict[str, Any]) -> None:
         others = sorted(entry.name for entry in entries if entry.name != _HALF_CLAIMED)
         if others:
             raise RunMismatch(f"{directory} holds other files ({', '.join(others[:3])}); name another directory")
+
+
+def _without(settings: Any, names: Collection[str]) -> Any:
+    """Nested settings without those of these names."""
+    if not isinstance(settings, dict):
+        return settings
+    return {name: _without(value, names) for name, value in settings.items() if name not in names}
 
 
 def _differences(before: object, now: object) -> str:

@@ -219,6 +219,8 @@ def test_a_run_trains_everything_and_reports_what_it_saw(
 def test_a_run_may_be_continued_with_other_settings_only_if_they_do_not_decide_the_weights() -> None:
     plain = HcmGrpoRecipe(**SETTINGS).deciding
     assert HcmGrpoRecipe(**SETTINGS, save_steps=7, cut_rollouts=True).deciding == plain
+    less_memory = {"gradient_checkpointing": not HcmGrpoRecipe(**SETTINGS).gradient_checkpointing, "vllm_memory": 0.2}
+    assert HcmGrpoRecipe.model_validate({**SETTINGS, **less_memory}).deciding == plain
     assert HcmGrpoRecipe(**SETTINGS, scale_rewards="none").deciding != plain
 
 

@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
         "first_seed": args.seeds[0],  # its runs have no number in their names
         **{name: data_digest(directory, samples[name]) for name, directory in data.items()},
     }
-    claim(args.out, origin)
+    claim(args.out, origin, undeciding=recipe.sft_answer.undeciding | recipe.hcm_grpo.undeciding)
     occupy(args.out)
     ablation = Ablation(
         args.out,

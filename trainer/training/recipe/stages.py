@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -81,6 +81,10 @@ _Locate = Annotated[Share, Field(exclude_if=lambda share: share == 0)]
 class SftRecipe(Strict):
     """Settings of one SFT stage (paper, section 4 and table 2): ViT and aligner are frozen."""
 
+    undeciding: ClassVar[frozenset[str]] = frozenset({"save_steps", "gradient_checkpointing"})
+    """Settings that do not decide the weights. A run may be continued with others, for example after it ran out of
+    memory."""
+
     epochs: Count = 5
     batch_size: Count = 8
     gradient_accumulation: Count = 1
@@ -122,8 +126,8 @@ class SftRecipe(Strict):
 
     @property
     def deciding(self) -> dict[str, Any]:
-        """The settings that decide the weights, as JSON values. A run may be continued with other `save_steps`."""
-        return self.model_dump(mode="json", exclude={"save_steps"})
+        """The settings that decide the weights, as JSON values."""
+        return self.model_dump(mode="json", exclude=set(self.undeciding))
 
 
 def _reward(name: str) -> str:
@@ -137,6 +141,11 @@ class HcmGrpoRecipe(Strict):
     Defaults are those of table 2: G = 4, beta = 0.04, temperature 1, top_k 3, top_p 0.8, 8 completions per device,
     3 + 2 epochs. The paper does not state learning rate, clipping range and length limit; those are ours.
     """
+
+    undeciding: ClassVar[frozenset[str]] = frozenset(
+        {"save_steps", "gradient_checkpointing", "cut_rollouts", "vllm_memory", "vllm_server", "vllm_sleep"}
+    )
+    """Settings that do not decide the weights, as in SFT. `cut_rollouts` concerns only `plan`."""
 
     reward: Annotated[str, AfterValidator(_reward)] = "dpa"
     """r_acc of eq. 6: `dpa` (eq. 7), `exact` (plain GRPO), or `package.module:name`, a reward of your own."""
@@ -215,6 +224,5 @@ class HcmGrpoRecipe(Strict):
 
     @property
     def deciding(self) -> dict[str, Any]:
-        """The settings that decide the weights, as JSON values. A run may be continued with other `save_steps` and on
-        another server, and `cut_rollouts` concerns only `plan`."""
-        return self.model_dump(mode="json", exclude={"save_steps", "cut_rollouts", "vllm_server", "vllm_sleep"})
+        """The settings that decide the weights, as JSON values."""
+        return self.model_dump(mode="json", exclude=set(self.undeciding))

@@ -119,9 +119,13 @@ def test_sft_trains_the_language_model_on_the_training_half(
     assert json.loads((out / "log.json").read_text())
 
     settings = yaml.safe_load(Path(recipe).read_text())
-    settings["sft_answer"]["save_steps"] = 7
+    settings["sft_answer"] |= {"save_steps": 7, "gradient_checkpointing": True}
     Path(recipe).write_text(yaml.safe_dump(settings))
-    assert main(command) == 0, "a run continues with another save_steps"
+    begun = json.loads((out / "run.json").read_text())
+    assert not {"save_steps", "gradient_checkpointing"} & begun["settings"].keys()
+    begun["settings"]["gradient_checkpointing"] = False  # as an earlier version recorded
+    (out / "run.json").write_text(json.dumps(begun))
+    assert main(command) == 0, "a run continues with other settings that do not decide the weights"
     Path(recipe).write_text(Path(recipe).read_text().replace("learning_rate: 0.001", "learning_rate: 0.002"))
     assert main(command) == 2, "but not with other settings that decide the weights"
 
