@@ -11,7 +11,7 @@ from trainer.training.gpu_check.order import Adapters, Order, Task, Use
 from trainer.training.lora.layers import IN_FULL
 from trainer.training.plan.adapters import find_adapters
 from trainer.training.plan.architectures import find_model
-from trainer.training.plan.memory import Memory
+from trainer.training.plan.memory import PICTURES, Memory
 from trainer.training.plan.parameters import build_on_meta, count_parameters
 from trainer.training.plan.plan import EIGHTY_GB, Case, DataSize, Hardware
 from trainer.training.plan.shapes import shapes_of
@@ -48,6 +48,8 @@ def make_order(recipe_name: str, scale: Scale = "true") -> Order:
     """
     recipe = load_recipe(recipe_name)
     model = find_model(_with_tiny_model() if scale == "tiny" else recipe)
+    # As `import` leaves the model.
+    model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
     shapes, parameters = shapes_of(model.config, recipe.most_tiles), count_parameters(build_on_meta(model.config))
     tokens = count_tokens(recipe.prompt_texts, shapes.most_tokens, load_tokenizer(model.directory))
     if scale == "tiny":
@@ -136,10 +138,15 @@ def _adapters(case: Case, lora: LoraRecipe | None, *, vision: bool) -> Adapters 
 def _estimates(memory: Memory) -> dict[str, int]:
     """`plan`'s bytes by the uses that can be told apart in a measurement."""
     held = dict(memory.held)
+    pictures = held.pop(PICTURES, 0)  # gpu-check keeps them once per question
     outside, copies = held.pop("CUDA and fragmentation"), held.pop("bfloat16 copies")
     apart = {name: held.pop(name, 0) for name in (Use.REFERENCE, Use.GRADIENTS, Use.OPTIMIZER)}
     found = {Use.WEIGHTS: sum(held.values()), **apart}
     if memory.rollouts:
         found[Use.ROLLOUTS] = copies + sum(memory.rollouts.values())
-    found |= {Use.STEP: copies + sum(memory.training.values()), Use.PEAK: memory.peak - outside, Use.OUTSIDE: outside}
+    found |= {
+        Use.STEP: copies + sum(memory.training.values()),
+        Use.PEAK: memory.peak - outside - pictures,
+        Use.OUTSIDE: outside,
+    }
     return {name: size for name, size in found.items() if size}

@@ -47,7 +47,7 @@ def _notes(case: Case) -> Iterator[str]:
     if case.parameters.tied:
         yield (
             "the base model ties its head to its embeddings. `trainer import` unties them, because a running service "
-            "would otherwise keep the old head when it loads new weights"
+            "would otherwise keep the old head when it loads new weights. The head is counted as one of its own"
         )
     if longest is not None and not case.tokens.measured and longest > limit:
         yield (

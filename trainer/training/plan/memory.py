@@ -56,6 +56,9 @@ HEAD_TILE = 4096 * 32768 * 2
 WHOLE = "whole weights in bfloat16"
 """Use of the weights that a sharded model gathers before it answers."""
 
+PICTURES = "pictures of a step"
+"""Use of the pixels that stage 2 keeps."""
+
 FLOAT32 = 4
 BFLOAT16 = 2
 
@@ -132,6 +135,16 @@ def kv_cache_bytes(shapes: Shapes, sequences: int, length: int) -> int:
     return 2 * BFLOAT16 * text.number * text.kv_heads * text.head_dim * sequences * length
 
 
+def picture_bytes(shapes: Shapes, completions: int) -> int:
+    """Bytes of the pixels of a step of stage 2, in float32.
+
+    TRL keeps them on the GPU from one round of rollouts to the next, once per completion, although the completions of a
+    group share their pictures.
+    """
+    tiles = PICTURES_PER_SAMPLE * shapes.tiles * completions
+    return FLOAT32 * 3 * shapes.image_size**2 * tiles
+
+
 def sft_memory(
     settings: SftRecipe,
     parameters: Parameters,
@@ -192,6 +205,8 @@ def grpo_memory(
         held = _states(parameters, shapes, gpus, settings.optimizer, vision=True, sharded=sharded)
     if settings.kl_beta and not adapters:
         held["reference model"] = divided_reference(parameters, gpus if sharded else 1)
+    generated = settings.batch_size * settings.gradient_accumulation
+    held[PICTURES] = picture_bytes(shapes, generated)
     rollouts: dict[str, int] = {}
     if sharded:
         rollouts[WHOLE] = whole_weights(parameters)
@@ -201,7 +216,6 @@ def grpo_memory(
         # A sleeping engine holds nothing while a step is computed.
         (rollouts if settings.vllm_sleep else held)["vLLM engine"] = math.ceil(settings.vllm_memory * gpu_memory)
     elif settings.vllm == "none":
-        generated = settings.batch_size * settings.gradient_accumulation
         rollouts["KV cache of the rollouts"] = kv_cache_bytes(shapes, generated, prompt + answer)
     checkpointing, length = settings.gradient_checkpointing, prompt + answer
     tiles, answers = PICTURES_PER_SAMPLE * shapes.tiles * settings.batch_size, settings.batch_size * answer

@@ -45,11 +45,11 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Parameters of all parts. A tied head counts as part of the embeddings only."""
+    """Parameters of all parts, as `import` leaves them: with a head of its own."""
 
     parts: tuple[Part, ...]
     tied: bool
-    """Whether the head is the embeddings' matrix."""
+    """Whether the head of the base model is the embeddings' matrix, which `import` changes."""
     layers: tuple[Layer, ...] = ()
     """All linear layers, among which LoRA chooses."""
 
@@ -85,15 +85,18 @@ def build_on_meta(config: InternVLConfig) -> PreTrainedModel:
 
 
 def count_parameters(model: PreTrainedModel) -> Parameters:
-    """Count the parameters of each part, each parameter once.
+    """Count the parameters of each part. A head that is tied to the embeddings counts as one of its own.
 
     Raises:
         ValueError: a parameter belongs to no known part, because this transformers version uses other names.
     """
     matrices = dict.fromkeys(PARTS, 0)
     tensors: dict[str, list[int]] = {part: [] for part in PARTS}
-    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    for name, parameter in model.named_parameters():  # a tied parameter is listed once
+    head = model.get_output_embeddings().weight
+    tied = head is model.get_input_embeddings().weight
+    if tied:  # `named_parameters` lists it once, with the embeddings
+        matrices["head"], tensors["head"] = head.numel(), [head.numel()]
+    for name, parameter in model.named_parameters():
         part = next((part for part, prefix in PARTS.items() if name.startswith(prefix)), None)
         if part is None:
             raise ValueError(f"the parameter {name} belongs to none of the parts {', '.join(PARTS)}")

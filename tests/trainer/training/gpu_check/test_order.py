@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.trainer.training.plan.model_2b import PARAMETERS, SHAPES
 from trainer.__main__ import main
 from trainer.training.gpu_check.from_recipe import TINY_TOKENS, make_order
 from trainer.training.gpu_check.order import read_order
+from trainer.training.plan.architectures import PUBLISHED
 from trainer.training.plan.memory import ALLOWANCE, sft_memory
 from trainer.training.plan.parameters import build_on_meta, count_parameters
 from trainer.training.recipe.recipe import load_recipe
@@ -31,6 +34,9 @@ def test_the_estimates_are_those_of_plan() -> None:
     held = ("weights", "gradients", "optimizer (AdamW)", "step: activations, head, copies")
     assert sft.estimates["peak"] == sum(sft.estimates[use] for use in held)
     assert sft.estimates["CUDA and fragmentation"] == ALLOWANCE
+    # gpu-check holds no pictures per completion.
+    assert grpo.estimates["weights"] == 4 * PARAMETERS.total
+    assert grpo.estimates["peak"] == sum(grpo.estimates[use] for use in (*held, "reference model"))
     assert lora.estimates["peak"] < sft.estimates["peak"] / 2
 
 
@@ -45,6 +51,18 @@ def test_places_are_measured_and_estimated_with_the_same_lengths(tmp_path) -> No
     step = memory.held["bfloat16 copies"] + sum(memory.training.values())
     assert places.estimates["step: activations, head, copies"] == step
     assert make_order(str(recipe), "tiny").tasks[0].answer == TINY_TOKENS
+
+
+def test_a_base_with_tied_embeddings_is_measured_as_import_leaves_it(tmp_path) -> None:
+    config = json.loads(json.dumps(PUBLISHED["OpenGVLab/InternVL3-1B-hf"]))
+    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = True
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    recipe = tmp_path / "tied.yaml"
+    recipe.write_text(f"extends: internvl3-1b\nbase: {tmp_path}\n")
+    order = make_order(str(recipe))
+    parameters = count_parameters(build_on_meta(order.model_config()))
+    assert not parameters.tied
+    assert order.tasks[0].estimates["weights"] == 4 * parameters.total
 
 
 def test_a_recipe_with_adapters_is_not_measured_in_full() -> None:

@@ -160,7 +160,7 @@ def test_an_engine_without_room_is_refused_and_the_remedy_works() -> None:
     [
         ({"last_parts": ("hard",)}, {"hard": 0}, "epoch 4 of stage 2 would be empty. Add `all`"),
         ({"epochs": 0, "last_parts": ()}, {}, "no epochs"),
-        ({"gradient_accumulation": 400}, {"samples": 100, "hard": 40}, "fewer than the 800 of one step"),
+        ({"gradient_accumulation": 40}, {"samples": 10, "hard": 4}, "fewer than the 80 of one step"),
     ],
 )
 def test_a_stage_two_without_steps_is_refused(changes, data, expected) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tests.trainer.training.plan.model_2b import PARAMETERS, SHAPES, VOCABULARY
@@ -116,6 +117,18 @@ def test_memory_of_a_divided_model_equals_a_calculation_by_hand() -> None:
         "buffer of the gathered reference": 2 * total,
         "KV cache of the rollouts": kv_cache_bytes(SHAPES, 8, 2212),
     }
+
+
+def test_the_pictures_of_a_step_equal_a_calculation_by_hand() -> None:
+    grpo = {"learning_rate": 1e-6, "max_completion_tokens": 512, "batch_size": 8, "gradient_accumulation": 3}
+    recipe, tiled = HcmGrpoRecipe.model_validate(grpo), replace(SHAPES, tiles=5)
+    one, five = (
+        grpo_memory(recipe, PARAMETERS, shapes, prompt=1700, gpus=1, gpu_memory=80 * GIB).held["pictures of a step"]
+        for shapes in (SHAPES, tiled)
+    )
+    # 24 completions with five pictures each, of 448 x 448 pixels in three colours and four bytes.
+    assert one == 24 * 5 * 448 * 448 * 3 * 4
+    assert five == 5 * one
 
 
 def test_rollouts_and_training_take_turns() -> None:

@@ -101,12 +101,13 @@ def test_a_recipe_from_scratch_is_counted_from_its_architecture() -> None:
 
 
 @pytest.mark.slow
-def test_tied_embeddings_are_counted_once_and_noted(tmp_path) -> None:
+def test_a_tied_head_is_counted_as_the_one_that_import_adds_and_noted(tmp_path) -> None:
     config = json.loads(json.dumps(PUBLISHED["OpenGVLab/InternVL3-1B-hf"]))
     config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = True
     (tmp_path / "config.json").write_text(json.dumps(config))
     counted = count_parameters(build_on_meta(find_model(with_base(tmp_path)).config))
-    counts = hand_count(*SIZES["internvl3-1b"])
     assert counted.tied
-    assert counted.total == sum(counts.values()) - counts["head"]
+    assert {part.name: part.total for part in counted.parts} == hand_count(*SIZES["internvl3-1b"])
+    untied = count_parameters(build_on_meta(find_model(load_recipe("internvl3-1b")).config))
+    assert counted == replace(untied, tied=True)
     assert any("unties" in note for note in find_notes(case(parameters=counted)))
