@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from screening.checkpoint.domain import Array, FeatureStatistics
 from trainer.evaluation.domain.errors import DomainFitError
@@ -77,7 +78,7 @@ def refuse_too_few(products: Sequence[str]) -> None:
             raise DomainFitError(f"{count} {what} are too few to describe a domain. Give at least {least}")
 
 
-def _held_out(products: Sequence[str]) -> Array:
+def _held_out(products: Sequence[str]) -> NDArray[np.bool_]:
     """Which questions set the threshold: about half of them, and all or none of each product's, (questions,)."""
     counts = Counter(products)
     held: dict[str, bool] = {}
