@@ -124,7 +124,7 @@ def test_every_token_is_drawn_from_what_the_model_gives_to_that_completion_alone
 def test_a_model_that_diverged_is_reported_before_a_token_is_drawn(
     model: PreTrainedModel, prompts: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model.lm_head, "weight", torch.nn.Parameter(torch.full_like(model.lm_head.weight, torch.nan)))
+    monkeypatch.setattr(model.lm_head.weight, "data", torch.full_like(model.lm_head.weight, torch.nan))
     with pytest.raises(RecipeError, match=r"the training diverged: .* Lower learning_rate"):
         roll_out(model, prompts, group_size=2, sampling=Sampling(top_k=3), max_tokens=3, ends=[])
     # The validation of a run with earlier, better weights goes on.

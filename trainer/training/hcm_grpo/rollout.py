@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from trainer.training.hcm_grpo.preallocated_kv_cache import preallocated_kv_cache
-from trainer.training.recipe.recipe import RecipeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +86,8 @@ def roll_out(
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     output = forward(**prompts, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
     if sampling.top_k != 1 and not output.logits.isfinite().all():
+        from trainer.training.recipe.recipe import RecipeError  # needs pydantic, which `gpu-check` may lack
+
         raise RecipeError("the training diverged: the model's logits are not finite. Lower learning_rate")
     logits = output.logits.expand(-1, group_size, -1)
 

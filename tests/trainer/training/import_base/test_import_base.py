@@ -59,7 +59,8 @@ def test_the_recipe_states_the_tiles(
     path, out = tmp_path / "four.yaml", tmp_path / "a"
     path.write_text(f"extends: {recipe}\ntiles: 4\n")
     assert main(["import", str(path), "--model", str(base), "--out", str(out)]) == 2
-    assert "exceed the model's 1024 positions. Shorten the prompt, or take fewer tiles" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "exceed the model's 1024 positions. " in said and ", or take fewer tiles" in said
     path.write_text(f"extends: {recipe}\nprompt: compact\ntiles: 4\n")
     assert main(["import", str(path), "--model", str(base), "--out", str(out)]) == 0
     manifest = verify(out)
