@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from screening.checkpoint.domain import Array, FeatureStatistics
 from trainer.evaluation.domain.errors import DomainFitError
 
-RANK = 32
+RANK = 64
 """Number of principal directions; docs/decisions/out-of-domain.md says why."""
 TARGET = 0.005
 """Share of questions from the domain that may be flagged. New questions are flagged slightly more often than those that
