@@ -145,8 +145,8 @@ def _unseen(results: Sequence[Evaluation]) -> str:
             "Measured on the frozen test set of a division. It shares no product and no picture with the other parts."
         )
     return (
-        "Measured on data directories that were used neither for training nor for calibration. They are no frozen test "
-        "set of `trainer split`, so nobody has checked whether single samples of them were."
+        "Measured on data directories that were used neither for training nor for calibration. They are not a frozen "
+        "test set of `trainer split`, so nobody has checked whether single samples of them were."
     )
 
 

@@ -67,7 +67,7 @@ def test_scores_reach_manifest_and_card_and_the_digest_stays(checkpoint: Path, t
     text = (checkpoint / CARD_NAME).read_text()
     assert after.digest in text
     assert "75" in text
-    assert "They are no frozen test set" in text
+    assert "They are not a frozen test set" in text
 
 
 def test_the_card_says_that_a_frozen_test_set_shares_no_product(checkpoint: Path, tmp_path: Path) -> None:

@@ -335,7 +335,7 @@ def test_wrong_input_is_said_and_moves_nothing(
 def test_data_that_no_split_has_frozen_are_named(shop: Shop) -> None:
     shop.version("one", wrong=range(0, 200, 60))
     shop.promote("one", 1)
-    assert "no frozen test set of `trainer split`" in (shop.folder / "gate-1-one" / "gate.md").read_text()
+    assert "not a frozen test set of `trainer split`" in (shop.folder / "gate-1-one" / "gate.md").read_text()
 
 
 def test_limits_can_be_set(shop: Shop) -> None:

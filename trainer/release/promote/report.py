@@ -99,7 +99,7 @@ def _not_frozen(gate: Gate) -> str:
     if gate.frozen:
         return ""
     return (
-        "\n\nThe data are no frozen test set of `trainer split`, so nobody has checked whether the candidate was "
+        "\n\nThe data are not a frozen test set of `trainer split`, so nobody has checked whether the candidate was "
         "trained on single samples of them."
     )
 
