@@ -77,8 +77,8 @@ images: ## build the service's CPU image with buildah, and screen with it as an 
 # stage 2 again, two rounds that teach where the faults are, and two that train the vision tower alone first.
 # Minutes on two shared cores (pool of pictures / see / read / speak): first round 6 / 21 / 49 / 23, second 9 / - / 65 / 35,
 # third 5 / - / 63 / 28, fourth 6 / - / 83 / 31 (on one core), fifth 15 / - / 80 / 21 (on one core), sixth 5 / - / 20 /
-# 28, seventh 11 / - / 21 / 36, eighth - / - / 15 / 50, ninth - / 13 / 25 / 37, tenth 21 / 30 / 20 / 26. Data of stages 1 and 2: 7.
-# Stage 1.1: 21 (on one core). Stage 1.2: 5. Hard cases: 5. Stage 2: 22, and 31 the second time. All other steps: 20.
+# 28, seventh 11 / - / 21 / 36, eighth - / - / 15 / 50, ninth - / 13 / 25 / 37, tenth 21 / 30 / 20 / 26.
+# Data of stages 1 and 2: 7. Stage 1.1: 21 (on one core). Stage 1.2: 5. Hard cases: 5. Stage 2: 22, and 31 the second time. All other steps: 20.
 # In all about 17 hours, and 54 GB of disk for the pools in TINY/*/pool. It was never run in one go at full size.
 # A killed training continues; a killed render starts over.
 # The result is written to TINY. To change models/tiny, copy TINY/published/… there.

@@ -146,7 +146,7 @@ def _unseen(results: Sequence[Evaluation]) -> str:
         )
     return (
         "Measured on data directories that were used neither for training nor for calibration. They are not a frozen "
-        "test set of `trainer split`, so nobody has checked whether single samples of them were."
+        "test set of `trainer split`, so single samples of them may have been."
     )
 
 

@@ -99,8 +99,8 @@ def _not_frozen(gate: Gate) -> str:
     if gate.frozen:
         return ""
     return (
-        "\n\nThe data are not a frozen test set of `trainer split`, so nobody has checked whether the candidate was "
-        "trained on single samples of them."
+        "\n\nThe data are not a frozen test set of `trainer split`, so the candidate may have been trained on "
+        "single samples of them."
     )
 
 

@@ -97,12 +97,7 @@ class Recipe(Strict):
         Raises:
             RecipeError: the numbers differ.
         """
-        if self.tiles != image.max_patches:
-            raise RecipeError(
-                f"recipe {self.name!r} has `tiles: {self.tiles}`, but the checkpoint's pictures have at most "
-                f"{image.max_patches}, which a training does not change. Write `tiles: {image.max_patches}`, or start "
-                "from a base model that `trainer import` gave this number"
-            )
+        self._refuse_other("tiles", self.tiles, image.max_patches, "pictures have at most {}")
 
     def refuse_other_length(self, decoding: Decoding) -> None:
         """Refuse a checkpoint whose answers may have more or fewer tokens than the recipe states.
@@ -113,11 +108,14 @@ class Recipe(Strict):
         Raises:
             RecipeError: the numbers differ.
         """
-        if self.max_tokens_cot != decoding.max_tokens_cot:
+        given = decoding.max_tokens_cot
+        self._refuse_other("max_tokens_cot", self.max_tokens_cot, given, "answers have at most {} tokens")
+
+    def _refuse_other(self, setting: str, own: int, given: int, fact: str) -> None:
+        if own != given:
             raise RecipeError(
-                f"recipe {self.name!r} has `max_tokens_cot: {self.max_tokens_cot}`, but the checkpoint's answers have "
-                f"at most {decoding.max_tokens_cot} tokens, which a training does not change. Write `max_tokens_cot: "
-                f"{decoding.max_tokens_cot}`, or import the base model again with this recipe"
+                f"recipe {self.name!r} has `{setting}: {own}`, but the checkpoint's {fact.format(given)}, which a "
+                f"training does not change. Write `{setting}: {given}`, or import the base model again with this recipe"
             )
 
     @property
