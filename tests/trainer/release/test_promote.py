@@ -123,6 +123,25 @@ def test_a_version_that_lost_the_places_is_promoted_by_force_only(
     shop.version("last", wrong=range(0, 200, 40))
     shutil.rmtree(shop.folder / "store" / "again")
     assert shop.promote("last", 4, production="again") == 0, "a lost production version can be replaced"
+    said = "Whether production can was not checked"
+    assert said in capsys.readouterr().out and said in (shop.folder / "gate-4-last" / "gate.md").read_text()
+    assert said not in (shop.folder / "gate-3-again" / "gate.md").read_text()
+    assert said not in (shop.folder / "gate-2-silent" / "gate.md").read_text()
+
+
+def test_the_store_may_be_mounted_elsewhere_than_where_it_was_published(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.version("points", contract=able_to_locate(COMPACT, Decoding()), wrong=OLD_WRONG)
+    assert shop.promote("points", 1) == 0
+    shop.version("silent", wrong=range(0, 200, 20))
+    mounted = (shop.folder / "store").rename(shop.folder / "mounted")
+    capsys.readouterr()
+    assert shop.promote("silent", 2, production="points") == 2
+    assert "its store is not mounted" in capsys.readouterr().err
+    assert shop.promote("silent", 2, "--store", str(mounted), production="points") == 1
+    assert "not promoted: says where faults are, against production" in capsys.readouterr().err
+    assert shop.production() == 1
 
 
 def test_a_better_version_passes_and_the_report_shows_the_flips(shop: Shop) -> None:

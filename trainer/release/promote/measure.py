@@ -54,6 +54,7 @@ def measure(
     old = evaluation_of(production, given.production, test, out) if production else new
     pairs = read_pairs(old, new, test.data)
     shown = shown_dimensions(pairs, manifest.dimensions)
+    lost = loses_places(production, manifest) if production else False
     gate = Gate(
         created=now(),
         candidate=Side(version=candidate.number, digest=candidate.digest, evaluation=str(new)),
@@ -66,9 +67,10 @@ def measure(
         limits=limits,
         frozen=pairs.after.data.frozen,
         not_shown=tuple(dimension.title for dimension in manifest.dimensions if dimension not in shown),
+        places_unknown=lost is None,
         criteria=[
             *measure_criteria(pairs, limits, first=production is None, dimensions=shown),
-            *([LOST_PLACES] if production and loses_places(production, manifest) else []),
+            *([LOST_PLACES] if lost else []),
         ],
     )
     if production:

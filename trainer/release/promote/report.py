@@ -52,6 +52,9 @@ class Gate(BaseModel):
     """Whether the data is the frozen test set of a `trainer split`."""
     not_shown: tuple[str, ...] = ()
     """Dimensions of the candidate that no sample of the test set shows; they have no criteria."""
+    places_unknown: bool = False
+    """Whether the candidate cannot say where faults are, and production's checkpoint could not be read, so that it is
+    not known whether production can."""
     limits: Limits
     criteria: list[Criterion]
 
@@ -91,7 +94,8 @@ def render(gate: Gate) -> str:
         f"# Version {gate.candidate.version}, {against}, {gate.mode}: {verdict}\n\n"
         f"{gate.samples} samples.\ncandidate {gate.candidate.digest}\n"
         f"{f'production {production.digest}' if production else ''}\ndata {gate.data}\n\n"
-        f"{_INTRO.format(level=gate.limits.level)}{_not_frozen(gate)}{_without_dimensions(gate)}\n\n{_table(gate)}\n"
+        f"{_INTRO.format(level=gate.limits.level)}{_not_frozen(gate)}{_without_dimensions(gate)}"
+        f"{_places_unknown(gate)}\n\n{_table(gate)}\n"
     )
 
 
@@ -109,6 +113,15 @@ def _without_dimensions(gate: Gate) -> str:
         return ""
     return (
         f"\n\nNo sample of the test set shows these dimensions, so they have no criteria: {', '.join(gate.not_shown)}."
+    )
+
+
+def _places_unknown(gate: Gate) -> str:
+    if not gate.places_unknown:
+        return ""
+    return (
+        "\n\nThe candidate cannot say where faults are. Whether production can was not checked, because its checkpoint "
+        "could not be read. If its store is mounted elsewhere, give `promote --store`."
     )
 
 
