@@ -57,7 +57,8 @@ def picture(size: tuple[int, int], seed: int, orientation: int = 1) -> bytes:
 @dataclass
 class FakeReview:
     """The queue, and what the pages sent. `lost` names leases that another person has taken meanwhile, and `erased`
-    those whose task does not exist any more. `person` is the name to which the browser's cookie belongs."""
+    those whose task does not exist any more. `person` is the name to which the browser's cookie belongs. If
+    `no_session` is set, it answers every sign-in."""
 
     tasks: int = 5
     job: str = "review"
@@ -74,6 +75,7 @@ class FakeReview:
     refuse: str | None = None
     signed_in: bool = True
     person: str = VISITOR.name
+    no_session: Response | None = None
     url: str = ""
 
     def stranger(self, request: Request) -> Response | None:
@@ -163,11 +165,13 @@ class FakeReview:
         return JSONResponse(self.shown(self.reviews[request.path_params["review"]]))
 
     async def post_session(self, request: Request) -> Response:
+        if self.no_session is not None:
+            return self.no_session
         key = (await request.json())["key"]
         self.signed_in = key in KEYS
         self.person = KEYS.get(key, self.person)
         if key == "of a shop":
-            return problem(403, "The key 'shop' lacks the scope 'review'.")
+            return problem(403, "The key 'shop' lacks the scope 'review'.", "insufficient-scope")
         return Response(status_code=204) if self.signed_in else problem(401, "Unknown key.")
 
     async def get_overview(self, _request: Request) -> Response:
@@ -217,8 +221,9 @@ def page(text: str) -> Response:
     return HTMLResponse(text, headers=pages.HEADERS)
 
 
-def problem(status: int, detail: str) -> Response:
-    return JSONResponse({"detail": detail, "status": status}, status_code=status, media_type="application/problem+json")
+def problem(status: int, detail: str, slug: str = "") -> Response:
+    body = {"type": f"urn:screening:problem:{slug}", "detail": detail, "status": status}
+    return JSONResponse(body, status_code=status, media_type="application/problem+json")
 
 
 @contextmanager

@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
+from starlette.responses import Response
 
 from tests.service.review_page.conftest import begin, press, stored_drafts
-from tests.service.review_page.fake_review import FakeReview
+from tests.service.review_page.fake_review import FakeReview, problem
 
 pytestmark = pytest.mark.slow
 
@@ -219,6 +220,21 @@ def test_after_the_session_has_ended_the_work_is_kept(station, review, wait_unti
     begin(station)
     wait_until(lambda: review.reviews)
     assert station.url.endswith("/review/station?job=review"), "the kind of tasks from which the person was signed out"
+
+
+def test_the_sign_in_form_blames_the_key_only_if_the_service_does(open_page, review):
+    page = open_page(f"{review.url}/review/sign-in")
+    for answer, shown in (
+        (problem(403, "The proxy must pass on the Host header.", "cross-origin"), "The proxy must pass on the Host"),
+        (problem(403, "No key has the scope 'review'.", "forbidden"), "This key may not review."),
+        (Response("Too large", 413), "The service answered 413."),
+    ):
+        review.no_session = answer
+        sign_in(page, "right")
+        page.get_by_text(shown).wait_for()
+    page.context.set_offline(True)
+    sign_in(page, "right")
+    page.get_by_text("The service could not be reached.").wait_for()
 
 
 def test_another_person_who_signs_in_in_a_second_tab_costs_no_work(station, review, wait_until):
