@@ -107,6 +107,30 @@ async def test_a_person_sees_only_own_leases_and_reviews(open_review) -> None:
 
 
 @ON_SQLITE
+async def test_a_page_of_another_person_has_to_sign_in_again(open_review) -> None:
+    """With a 404 the page would take its task for erased, and delete the draft."""
+    page = {"X-Reviewer": "ann"}
+    async with open_review(1) as running:
+        client = running.client
+        await make(running, 1)
+        (task,) = (await lease(running))["leases"]
+        path = f"/review/leases/{task['lease']}"
+        own = await client.post(f"{path}/heartbeat", headers=REVIEW | page)
+        review = review_of(task["lease"])
+        refused = [
+            await client.post(f"{path}/heartbeat", headers=OTHER | page),
+            await client.get(f"{path}/pictures/1", headers=OTHER | page),
+            await client.post("/review/leases", json={}, headers=OTHER | page),
+            await client.post("/review/reviews", json=review, headers=OTHER | page),
+        ]
+        sent = await client.post("/review/reviews", json=review, headers=REVIEW | page)
+    assert (own.status_code, sent.status_code) == (200, 201)
+    for answer in refused:
+        assert answer.status_code == 401 and answer.json()["type"].endswith(":unauthenticated")
+        assert answer.json()["detail"].startswith("You are signed in as ben now, and this page belongs to ann.")
+
+
+@ON_SQLITE
 @pytest.mark.parametrize(
     "path",
     ["POST /review/tasks", "GET /review/export", f"GET /review/export/pictures/{'0' * 64}", "POST /review/exports"],
