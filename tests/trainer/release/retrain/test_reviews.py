@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.data.collect.reviews import KEY, Reviews, serve
-from tests.trainer.published import LABELS
+from tests.trainer.published import LABELS, make_data
 from tests.trainer.release.retrain.shop import ALL_NEW, SAMPLES, Shop
 
 pytestmark = [pytest.mark.fork_server, pytest.mark.slow]
@@ -44,6 +44,10 @@ OTHERS = ("before collect", "before split", "after split")
 def labels_in(directory: Path) -> dict[str, str]:
     lines = map(json.loads, (directory / "samples.jsonl").read_text().splitlines())
     return {line["id"]: line["label"] for line in lines}
+
+
+def contents(directory: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def result(shop: Shop, stage: str) -> dict[str, object]:
@@ -147,3 +151,29 @@ def test_reviews_and_directories_together(shop: Shop, reviews: Reviews, tmp_path
     shop.config["data"]["collect"] = {"service": reviews.url, "key_file": str(tmp_path / "key")}
     assert shop.call() == 0
     assert result(shop, "collect")["samples"] == 2 * SAMPLES
+
+
+def test_a_directory_that_is_missing_beside_reviews_is_no_erasure(
+    shop: Shop, reviews: Reviews, labels: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text(KEY)
+    shop.config["data"] |= {"collect": {"service": reviews.url, "key_file": str(tmp_path / "key")}}
+    shop.config["data"]["directories"] = [str(tmp_path / "labels-*")]
+    (tmp_path / "labels-1").symlink_to(labels)
+    more = make_data(tmp_path / "labels-2", SAMPLES + 10)
+    assert shop.call() == 0
+    split = shop.work / "split"
+    divided, tested = contents(split), labels_in(split / "testing")
+    moved = more.rename(tmp_path / "moved")
+    reviews.erase("tsk_000")
+    shop.config["when"] |= {"new_labels": 0, "new_products": 0}
+    assert shop.call() == 2
+    run = shop.state.run
+    assert run is not None and run.outcome == "failed", run
+    assert "10 samples of earlier runs are missing" in run.message and "'s60'" in run.message
+    assert contents(split) == divided
+    moved.rename(more)
+    assert shop.call() == 0
+    assert result(shop, "collect")["gone"] == 1, "what people erased is still taken for erased"
+    assert "s61" in tested and labels_in(split / "testing").keys() == tested.keys() - {"scr_000"}
+    assert result(shop, "split")["held_back"] == 0
