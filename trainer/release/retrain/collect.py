@@ -38,8 +38,12 @@ class Collector(Protocol):
     def can_lose(self) -> bool:
         """Whether samples with `provenance` may be missing, because they were erased. Otherwise that is an error."""
 
-    def truths(self) -> dict[str, Truth]:
+    def truths(self, run: Path | None) -> dict[str, Truth]:
         """All labels that there are now, by sample id. Reading them must be cheap: it decides whether a run begins.
+
+        Args:
+            run: directory of the last finished run, for sources that leave out what it could not use; None if there is
+                none.
 
         Raises:
             DataError, CollectError: the source cannot be read.
@@ -67,7 +71,7 @@ class DataDirectories:
     def describes(self) -> Any:
         return list(self.patterns)
 
-    def truths(self) -> dict[str, Truth]:
+    def truths(self, _run: Path | None) -> dict[str, Truth]:
         return truths_in(self._found())
 
     def directories(self, _run: Path) -> Sequence[Path]:
@@ -97,8 +101,8 @@ class Several:
     def can_lose(self) -> bool:
         return any(source.can_lose for source in self.sources)
 
-    def truths(self) -> dict[str, Truth]:
-        return {name: truth for source in self.sources for name, truth in source.truths().items()}
+    def truths(self, run: Path | None) -> dict[str, Truth]:
+        return {name: truth for source in self.sources for name, truth in source.truths(run).items()}
 
     def directories(self, run: Path) -> Sequence[Path]:
         return [directory for source in self.sources for directory in source.directories(run)]
@@ -122,18 +126,25 @@ class News:
     products: int
 
 
-def news(collector: Collector, before: Path | None) -> News:
+def news(collector: Collector, before: Path | None, divided: Path) -> News:
     """Count the labels that are new or changed.
+
+    A changed label of the frozen test set does not count: the snapshot keeps the earlier one, so the label would be
+    new again at every decision.
 
     Args:
         before: the snapshot of the last finished run; None counts everything.
+        divided: directory of the divided data of earlier runs, with the frozen test set.
 
     Raises:
-        DataError, CollectError: a source cannot be used.
+        DataError, CollectError, SplitError: a source or the divided data cannot be used.
     """
     known = truths_in([before]) if before else {}
+    frozen = {name for name, split in earlier_splits(divided).items() if split is Split.TESTING}
     new = [
-        truth for name, truth in collector.truths().items() if name not in known or known[name].digest != truth.digest
+        truth
+        for name, truth in collector.truths(before.parent if before else None).items()
+        if name not in known or (name not in frozen and known[name].digest != truth.digest)
     ]
     return News(len(new), len({truth.product for truth in new}))
 

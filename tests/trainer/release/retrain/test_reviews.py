@@ -108,8 +108,28 @@ def test_a_test_sample_that_is_reviewed_again_keeps_its_label(reviewed: Shop, re
     reviewed.config["when"] |= {"new_labels": 1, "new_products": 1}
     assert reviewed.call() == 0
     assert labels_in(reviewed.work / "split" / "testing") == frozen
-    assert result(reviewed, "collect")["changed_in_test_set"] == list(frozen.values()).count("A")
+    run, kept = reviewed.state.run, list(frozen.values()).count("A")
+    assert kept and result(reviewed, "collect")["changed_in_test_set"] == kept
     assert "A" not in labels_in(reviewed.work / "split" / "training").values()
+    new = sum(item["letters"] == "AB" for item in reviews.items) - kept
+    assert run is not None and run.reason == f"{new} new labels of {new} products"
+    assert reviewed.call() == 0  # a label that is not taken is not new again
+    decision = reviewed.state.decision
+    assert decision is not None and decision.decision == "skip" and decision.new_labels == 0
+    assert reviewed.state.run == run
+
+
+def test_a_question_whose_picture_cannot_be_used_is_new_once(reviewed: Shop, reviews: Reviews) -> None:
+    digest = sha256(b"no picture").hexdigest()
+    reviews.pictures[digest] = b"no picture"
+    reviews.add(SAMPLES, "A")["files"][3]["sha256"] = digest
+    assert reviewed.call() == 0
+    run = reviewed.state.run
+    assert run is not None and run.reason == f"{SAMPLES + 1} new labels of {SAMPLES + 1} products"
+    assert result(reviewed, "collect")["samples"] == SAMPLES
+    assert reviewed.call() == 0
+    decision = reviewed.state.decision
+    assert decision is not None and decision.decision == "skip" and decision.new_labels == 0
 
 
 @pytest.mark.slow
