@@ -13,11 +13,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import sqlalchemy as sa
 
+from screening.runtime.daemon_thread import for_each
 from service.decisions.database import Database
 from service.decisions.erasure import mark_unreferenced
 from service.decisions.errors import PictureStoreError
@@ -95,10 +95,9 @@ class DecisionWriter:
             self._thread.join(seconds + 30)
 
     def _run(self) -> None:
-        with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="decision-pictures") as uploads:
-            while batch := self._next_batch():
-                self._write_until_done(batch, uploads)
-                self._release(batch)
+        while batch := self._next_batch():
+            self._write_until_done(batch)
+            self._release(batch)
 
     def _next_batch(self) -> list[DecisionRecord]:
         """Wait for records; they count against the limit until they are released. Empty at the end."""
@@ -114,15 +113,15 @@ class DecisionWriter:
             self._bytes -= sum(record.bytes for record in batch)
             self._metrics.decision_queue_bytes.set(self._bytes)
 
-    def _write_until_done(self, batch: Sequence[DecisionRecord], uploads: ThreadPoolExecutor) -> None:
+    def _write_until_done(self, batch: Sequence[DecisionRecord]) -> None:
         """Write a batch, with retries while the stores fail; give it up only when the service ends."""
         failures = 0
         while True:
             try:
-                self._write(batch, uploads)
+                self._write(batch)
             except Exception as error:  # noqa: BLE001 - without this thread no later decision would be stored
                 if not _may_pass(error):
-                    return self._write_one_by_one(batch, uploads, error)
+                    return self._write_one_by_one(batch, error)
                 pause = _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)]
                 failures += 1
                 if failures == 1:
@@ -134,12 +133,12 @@ class DecisionWriter:
                     log(LOGGER, logging.INFO, "decisions are stored again", failures=failures)
                 return None
 
-    def _write_one_by_one(self, batch: Sequence[DecisionRecord], uploads: ThreadPoolExecutor, error: Exception) -> None:
+    def _write_one_by_one(self, batch: Sequence[DecisionRecord], error: Exception) -> None:
         """Drop the record that is at fault; the others of its batch must not be lost with it."""
         if len(batch) == 1:
             return self._drop(batch, _first_line(error))
         for record in batch:
-            self._write_until_done([record], uploads)
+            self._write_until_done([record])
         return None
 
     def _must_give_up(self, pause: float) -> bool:
@@ -154,7 +153,7 @@ class DecisionWriter:
         self._metrics.decisions.labels("dropped").inc(len(batch))
         log(LOGGER, logging.ERROR, "decisions dropped", count=len(batch), first=batch[0].answer.id, reason=reason)
 
-    def _write(self, batch: Sequence[DecisionRecord], uploads: ThreadPoolExecutor) -> None:
+    def _write(self, batch: Sequence[DecisionRecord]) -> None:
         """Write pictures before rows: a row whose pictures are missing must never be visible.
 
         Raises:
@@ -162,7 +161,7 @@ class DecisionWriter:
         """
         pictures = {record.answer.id: record.stored_pictures() for record in batch}
         by_address = {picture.sha256: picture for five in pictures.values() for picture in five}
-        list(uploads.map(self._put, by_address.values()))
+        for_each(self._put, by_address.values(), threads=_UPLOADS, name="decision pictures")
         with self._database.writing() as connection:
             self._database.lock_erasure(connection, shared=True)
             keep_pictures(connection, self._pictures, by_address)
