@@ -61,6 +61,8 @@ class DecisionWriter:
         self._changed = threading.Condition()
         self._waiting: deque[DecisionRecord] = deque()
         self._bytes = 0
+        self._is_dropping = False
+        """Whether a record did not fit since the queue was last half empty; one line of the log tells of it."""
         self._end_at: float | None = None
         self._thread = threading.Thread(target=self._run, name="decisions", daemon=True)
 
@@ -76,12 +78,16 @@ class DecisionWriter:
         """Take a record, or drop and count it if the queue is full or closed; returns whether it was taken."""
         size = record.bytes
         with self._changed:
-            taken = self._end_at is None and self._bytes + size <= self._max_bytes
+            is_open, fits = self._end_at is None, self._bytes + size <= self._max_bytes
+            taken, begins = is_open and fits, is_open and not fits and not self._is_dropping
+            self._is_dropping |= begins
             if taken:
                 self._waiting.append(record)
                 self._bytes += size
                 self._metrics.decision_queue_bytes.set(self._bytes)
                 self._changed.notify()
+        if begins:
+            log(LOGGER, logging.WARNING, "decisions are dropped: the queue is full", first=record.answer.id, bytes=size)
         if not taken:
             self._metrics.decisions.labels("dropped").inc()
         return taken
@@ -111,6 +117,7 @@ class DecisionWriter:
     def _release(self, batch: Iterable[DecisionRecord]) -> None:
         with self._changed:
             self._bytes -= sum(record.bytes for record in batch)
+            self._is_dropping &= self._bytes > self._max_bytes / 2
             self._metrics.decision_queue_bytes.set(self._bytes)
 
     def _write_until_done(self, batch: Sequence[DecisionRecord]) -> None:
