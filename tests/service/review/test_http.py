@@ -222,7 +222,8 @@ async def test_a_database_that_cannot_be_reached_answers_503(open_review, tmp_pa
 
 
 @ON_SQLITE
-async def test_the_metrics_show_the_queue(open_review, tmp_path) -> None:
+async def test_the_metrics_show_the_queue(open_review, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("service.review.monitor.SECONDS", 0.01)
     same = {"decisions": f"sqlite:///{tmp_path / 'decisions.db'}"}
     async with open_review(1, **same) as running:
         await make(running, 1)
@@ -232,6 +233,11 @@ async def test_the_metrics_show_the_queue(open_review, tmp_path) -> None:
             await asyncio.sleep(0.01)
             text = (await running.client.get("/metrics")).text
         assert 'screening_review_queue_age_seconds{reason="audit"}' in text
+        (one,) = (await running.client.get("/decisions", headers=LEAD)).json()["decisions"]
+        assert (await running.client.delete(f"/decisions/{one['id']}", headers=LEAD)).status_code == 204
+        while 'reason="audit"' in text:
+            await asyncio.sleep(0.01)
+            text = (await running.client.get("/metrics")).text
 
 
 @ON_SQLITE
