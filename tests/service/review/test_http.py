@@ -84,7 +84,7 @@ async def test_a_repeated_submission_answers_200_with_the_same_body(open_review)
         first = await running.client.post("/review/reviews", json=order, headers=REVIEW)
         again = await running.client.post("/review/reviews", json=order | {"active_seconds": 9}, headers=REVIEW)
         other = await running.client.post("/review/reviews", json=order | {"comment": "no"}, headers=REVIEW)
-        stored = running.metric("screening_reviews_total", job="review")
+        stored = running.metric("screening_reviews_total", task="review")
     assert (first.status_code, again.status_code, other.status_code) == (201, 200, 409)
     assert first.json() == again.json() and other.json()["type"].endswith(":review-conflict")
     assert stored == 1
