@@ -76,6 +76,37 @@ def test_columns_of_parquet_files_come_in_many_types(tmp_path: Path) -> None:
     assert report(tmp_path / "gaps")["left_over"] == {"no verdict": 1}
 
 
+@pytest.mark.parametrize("issue", [b"shadow", [b"shadow"]], ids=["text", "list"])
+def test_text_that_a_parquet_file_holds_as_bytes_is_text(tmp_path: Path, issue: bytes | list[bytes]) -> None:
+    rows = shop(tmp_path / "images", [4])
+    columns = {
+        "original": [row["original"].encode() for row in rows],
+        "generated": [row["generated"].encode() for row in rows],
+        "usable": [b"Yes" if row["usable"] else b"no" for row in rows],
+        "why": [None if row["usable"] else issue for row in rows],
+        "note": ["the colour – changed".encode()] * 4,
+    }
+    parquet.write_table(pyarrow.table(columns), tmp_path / "p.parquet")
+    options = ("--dimensions-column", "why", "--comment-column", "note")
+    assert run(tmp_path / "p.parquet", "--images", tmp_path / "images", "--out", tmp_path / "d", *options) == 0
+    (sample,) = read_samples(tmp_path / "d")
+    assert {one.comment for one in sample.generated} == {"the colour – changed"}
+    assert [len(one.dimensions) for one in sample.generated] == [int(not one.usable) for one in sample.generated]
+    assert report(tmp_path / "d")["usable"] == 2
+
+
+def test_a_column_of_comments_that_no_row_has_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = shop(tmp_path / "images", [4])
+    rows[1]["note"] = "too dark"  # lines of JSON may leave it out
+    command = (json_lines(tmp_path / "p.jsonl", rows), "--images", tmp_path / "images", "--out", tmp_path / "d")
+    assert run(*command, "--comment-column", "nots") == 2
+    assert "no row has the column 'nots' (found: original, generated, usable, note)" in capsys.readouterr().err
+    assert not (tmp_path / "d").exists()
+    assert run(*command, "--comment-column", "note") == 0
+    (sample,) = read_samples(tmp_path / "d")
+    assert sorted(one.comment for one in sample.generated) == ["", "", "", "too dark"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
