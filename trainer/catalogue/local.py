@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 
 from trainer.catalogue.job import Job
 from trainer.catalogue.plan import Block
@@ -25,9 +25,9 @@ def screen_here(job: Job, blocks: Sequence[Block]) -> Iterator[Screened]:
         for block in blocks:
             waiting.append(_begin(worker, block))
             if len(waiting) == BLOCKS_AT_ONCE:
-                yield waiting.popleft().result()
+                yield _result(waiting.popleft())
         while waiting:
-            yield waiting.popleft().result()
+            yield _result(waiting.popleft())
 
 
 def _begin(worker: Worker, block: Block) -> Future[Screened]:
@@ -42,3 +42,10 @@ def _begin(worker: Worker, block: Block) -> Future[Screened]:
 
     threading.Thread(target=screen, name="block", daemon=True).start()
     return future
+
+
+def _result(future: Future[Screened]) -> Screened:
+    """Wait for a block. A wait without a limit would miss a signal that arrives just before it."""
+    while not wait([future], timeout=1).done:
+        pass
+    return future.result()
