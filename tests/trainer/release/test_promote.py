@@ -318,6 +318,43 @@ def test_the_bootstrap_is_certain_where_nothing_varies_and_fair_where_it_does() 
     assert bootstrap_bound(label, label, np.zeros(100, bool), level=0.95) is None
 
 
+def test_the_bootstrap_draws_whole_products() -> None:
+    label = np.array([True] * 50 + [False] * 50)
+    worse = label.copy()
+    worse[50:70] = True
+    alone = bootstrap_bound(label, label, worse, level=0.95)
+    own = [str(number) for number in range(100)]
+    assert bootstrap_bound(label, label, worse, level=0.95, products=own) == alone
+    label, worse = np.repeat(label, 8), np.repeat(worse, 8)
+    together = bootstrap_bound(label, label, worse, level=0.95, products=[name for name in own for _ in range(8)])
+    assert together == pytest.approx(alone)
+
+
+def test_several_samples_of_one_product_count_as_fewer(
+    shop: Shop, tmp_path: Path, registry_file: Path, data: Path
+) -> None:
+    together = tmp_path / "together"
+    together.mkdir()
+    (together / "pictures").symlink_to(data / "pictures")
+    lines = [json.loads(line) for line in (data / "samples.jsonl").read_text().splitlines()]
+    lines = [line | {"product": f"p{number // 8}"} for number, line in enumerate(lines)]
+    (together / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    other = Shop(tmp_path / "other", Registry(f"sqlite:///{registry_file}"), together)
+    other.folder.mkdir()
+    # All answers about the first product are wrong now.
+    answers: list[dict[str, Any]] = [{"wrong": OLD_WRONG}, {"wrong": {*OLD_WRONG, *range(8)}}]
+    plain, found = (criteria(one, *answers)["score, against production"] for one in (shop, other))
+    assert plain.measured is not None and found.measured is not None
+    assert (found.candidate, found.production, found.n) == (plain.candidate, plain.production, plain.n)
+    assert found.measured < plain.measured - 2
+
+    other.version("one", wrong=OLD_WRONG)
+    assert other.promote("one", 1) == 0
+    page = (other.folder / "gate-1-one" / "gate.md").read_text()
+    assert "200 samples of 25 products." in page and "the bootstrap draws whole products" in page
+    assert other.gate("1-one")["products"] == 25
+
+
 @pytest.fixture(scope="module")
 def two_versions(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path, data: Path) -> Shop:
     """Version 1 is in production, and version 2 is published. For commands that move nothing."""
