@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from screening.errors import ImageError, ImageTooLarge, ImageUnreadable, ImageUnsupported
-from screening.images import inspect
+from screening.images import ImageLimits, inspect
 from tests.squares import load_square
 
 SIZE = 64
@@ -224,3 +224,54 @@ def test_the_scans_of_a_jpeg_are_limited_by_its_pixels(side, scans, refused):
     with pytest.raises(ImageTooLarge, match=f"{scans} scans of 25.0 megapixels") as caught:
         inspect(bytes(data[:-2] + more))
     assert caught.value.unit == "pixels"
+
+
+def png_of_two_headers(first: int, second: int) -> bytes:
+    """A PNG of `first` x `first` pixels, with the header of another square after its pixels."""
+    header = struct.pack(">IIBBBBB", second, second, 8, 2, 0, 0, 0)
+    data = png(first, first)
+    end = data.rindex(b"IEND") - 4
+    return data[:end] + png_chunk(b"IHDR", header) + data[end:]
+
+
+@pytest.mark.parametrize(("first", "second"), [(9_700, 64), (64, 9_700), (64, 64)])
+def test_a_png_with_two_headers_is_refused(first, second):
+    with pytest.raises(ImageUnreadable, match="two headers"):
+        inspect(png_of_two_headers(first, second))
+
+
+def jpeg_of_two_frames(first: int, second: int) -> bytes:
+    """A JPEG with two frame headers before its scan."""
+    data = jpeg_claiming(first, first)
+    frame = data.index(b"\xff\xc0")
+    end = frame + 2 + int.from_bytes(data[frame + 2 : frame + 4], "big")
+    other = data[: frame + 5] + struct.pack(">HH", second, second) + data[frame + 9 : end]
+    return data[:end] + other[frame:] + data[end:]
+
+
+@pytest.mark.parametrize(("first", "second"), [(64, 9_700), (9_700, 64), (64, 17_000)])
+def test_a_jpeg_with_two_frame_headers_cannot_pass_the_limits_by_the_smaller_one(first, second):
+    with pytest.raises(ImageTooLarge):
+        inspect(jpeg_of_two_frames(first, second))
+
+
+def test_a_webp_whose_frame_is_larger_than_its_canvas_is_refused():
+    buffer = BytesIO()
+    Image.new("RGB", (200, 200)).save(buffer, "WEBP", lossless=True)
+    frame = b"VP8L", buffer.getvalue()[20:]
+    limits = ImageLimits(max_pixels=10_000)
+    with pytest.raises(ImageUnreadable):
+        inspect(riff(webp_canvas(64, 64), frame), limits)
+    with pytest.raises(ImageTooLarge):
+        inspect(riff(webp_canvas(200, 200), frame), limits)
+
+
+@pytest.mark.parametrize("format", SAMPLES)
+def test_the_limits_hold_for_the_size_that_pillow_decodes(format):
+    width, height = Image.open(BytesIO(SAMPLES[format])).size
+    assert sorted((width, height)) == [70, 90]
+    accepted = inspect(SAMPLES[format], ImageLimits(max_pixels=width * height, max_side=90))
+    assert (accepted.width, accepted.height) == (width, height)
+    for limits in (ImageLimits(max_pixels=width * height - 1), ImageLimits(max_side=89)):
+        with pytest.raises(ImageTooLarge):
+            inspect(SAMPLES[format], limits)
