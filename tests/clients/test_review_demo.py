@@ -32,3 +32,18 @@ def test_the_examples_wait_for_review_and_ctrl_c_ends_everything(repository):
     assert demo.returncode == 0, err
     with pytest.raises(httpx.TransportError):
         httpx.get(url)
+
+
+@pytest.mark.slow
+def test_a_port_in_use_is_refused_before_anything_is_sent_to_it(repository):
+    program = repository / "clients" / "python" / "examples" / "review_demo.py"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        command = [sys.executable, str(program), "--engine", "scripted", "--port", str(port)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.accept()
+    assert done.returncode == 1
+    assert f"review: Cannot listen on port {port}: " in done.stderr and "PORT=N" in done.stderr
+    assert "Traceback" not in done.stderr
