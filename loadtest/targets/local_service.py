@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx
 
+from loadtest.load.loops import stop_signals
 from screening.errors import UserError
 from screening_client import Client
 
@@ -155,9 +156,9 @@ def _stop(process: subprocess.Popen[bytes]) -> int:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Delay Ctrl-C and SIGTERM until after the block: a signal inside it would leave the service running."""
+    """Delay the signals that end a run until after the block: inside it, one would leave the service running."""
     held: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = stop_signals()
     previous = [signal.signal(number, lambda number, _frame: held.append(number)) for number in numbers]
     try:
         yield
