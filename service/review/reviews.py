@@ -214,11 +214,15 @@ def _insert(
 
 
 def _has_seen_the_answer(connection: sa.Connection, task: sa.Row[Any], reviewer: str) -> bool:
-    """Whether the person knows the model's answer: it is shown after each review of the decision."""
+    """Whether the person knows the model's answer: it was shown after a review of this decision or of one with the same
+    question."""
+    asked = DECISION.alias("asked").c
+    question = sa.select(asked.question).where(asked.id == task.decision_id).scalar_subquery()
     query = (
         sa.select(REVIEW.c.id)
         .join(REVIEW_TASK)
-        .where(REVIEW.c.reviewer == reviewer, REVIEW_TASK.c.decision_id == task.decision_id)
+        .join(DECISION)
+        .where(REVIEW.c.reviewer == reviewer, DECISION.c.question == question)
         .limit(1)
     )
     return task.decision_id is not None and connection.execute(query).one_or_none() is not None
