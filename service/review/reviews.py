@@ -220,8 +220,7 @@ def _has_seen_the_answer(connection: sa.Connection, task: sa.Row[Any], reviewer:
     question = sa.select(asked.question).where(asked.id == task.decision_id).scalar_subquery()
     query = (
         sa.select(REVIEW.c.id)
-        .join(REVIEW_TASK)
-        .join(DECISION)
+        .select_from(REVIEW.join(REVIEW_TASK).join(DECISION))
         .where(REVIEW.c.reviewer == reviewer, DECISION.c.question == question)
         .limit(1)
     )
