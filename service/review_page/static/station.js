@@ -268,8 +268,7 @@ export class Station {
     if (!this.last) return this.openNewest();
     const { task, body } = this.last;
     this.last = null;
-    const lease = withPicturesOf(body.id, task.lease);
-    this.show({ ...task, lease, draft: drafts.correctionOf(body), supersedes: body.id, history: [], future: [] });
+    this.show({ ...task, draft: drafts.correctionOf(body), supersedes: body.id, history: [], future: [] });
     return undefined;
   }
 
@@ -294,7 +293,7 @@ export class Station {
     if (this.queue.tasks.some((task) => task.supersedes === id)) return;
     try {
       const review = await call("GET", `reviews/${encodeURIComponent(id)}`);
-      this.show({ lease: withPicturesOf(id, review), draft: drafts.correctionOf(review), supersedes: id });
+      this.show({ lease: review, draft: drafts.correctionOf(review), supersedes: id });
     } catch (error) {
       this.failed(error);
     }
@@ -381,10 +380,4 @@ export class Station {
     this.storage.write("single-keys", on);
     this.render();
   }
-}
-
-/** A lease ends with its review; the pictures of the review stay. */
-function withPicturesOf(id, lease) {
-  const at = (number) => `reviews/${id}/pictures/${number}`;
-  return { ...lease, original: { url: at(0) }, pictures: drafts.NUMBERS.map((number) => ({ number, url: at(number) })) };
 }

@@ -58,7 +58,7 @@ def picture(size: tuple[int, int], seed: int, orientation: int = 1) -> bytes:
 class FakeReview:
     """The queue, and what the pages sent. `lost` names leases that another person has taken meanwhile, and `erased`
     those whose task does not exist any more. `person` is the name to which the browser's cookie belongs. If
-    `no_session` is set, it answers every sign-in."""
+    `no_session` is set, it answers every sign-in. All paths are below `prefix`."""
 
     tasks: int = 5
     job: str = "review"
@@ -76,6 +76,7 @@ class FakeReview:
     signed_in: bool = True
     person: str = VISITOR.name
     no_session: Response | None = None
+    prefix: str = ""
     url: str = ""
 
     def stranger(self, request: Request) -> Response | None:
@@ -206,7 +207,7 @@ class FakeReview:
             Route(f"/review/reviews/{{review}}/pictures/{number}", self.get_picture),
             Mount("/review/static", StaticFiles(directory=pages.STATIC)),
         ]
-        return Starlette(routes=routes)
+        return Starlette(routes=[Mount(self.prefix, routes=routes)])
 
 
 def listed(body: dict[str, Any]) -> pages.ListedReview:
@@ -234,7 +235,7 @@ def served(review: FakeReview) -> Iterator[FakeReview]:
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    review.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    review.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}{review.prefix}"
     try:
         yield review
     finally:

@@ -51,6 +51,19 @@ def test_tasks_by_touch_on_a_phone(open_page, serve, wait_until):
         assert one["verdicts"][1]["dimensions"] == {"appearance_deformation": 3}
 
 
+def test_the_pictures_of_tasks_and_reviews_are_found_below_a_path_prefix(open_page, serve, wait_until):
+    review = serve(FakeReview(prefix="/below"))
+    page = begin(open_page(f"{review.url}/review/station"))
+    press(page, "a a a a Enter")
+    wait_until(lambda: review.reviews)
+    page.reload()
+    begin(page)
+    page.goto(f"{review.url}/review")
+    page.get_by_role("link", name="Open the review of").click()
+    page.get_by_text("You are changing a review that you have sent.").wait_for()
+    begin(page)
+
+
 def test_two_enters_make_one_review(station, review, wait_until):
     press(station, "a a a a Enter Enter")
     begin(station)
