@@ -160,6 +160,18 @@ def test_a_review_that_was_not_sent_before_a_reload_is_sent_after_it_once(statio
     assert len(review.reviews) == 1
 
 
+def test_a_review_that_was_not_sent_is_sent_by_the_station_of_another_kind(station, review, wait_until):
+    station.route("**/review/reviews", lambda route: route.continue_() if "job=label" in station.url else route.abort())
+    press(station, "a a a a Enter")
+    station.get_by_text("1 review waits to be sent").wait_for()
+    begin(station_of(station, review, "label"))
+    wait_until(lambda: review.reviews)
+    station.get_by_text("waits to be sent").wait_for(state="hidden")
+    assert len(review.reviews) == 1
+    stores = "Object.entries(localStorage).filter(([key]) => key.endsWith('/outbox'))"
+    assert station.evaluate(stores) == [["screening-review/ann/any/outbox", "[]"]]
+
+
 def test_a_lost_lease_is_said_and_the_work_is_kept(station, review, wait_until):
     press(station, "a q")
     review.lost |= {"lse_1", "lse_2"}
