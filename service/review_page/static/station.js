@@ -293,7 +293,8 @@ export class Station {
     if (this.queue.tasks.some((task) => task.supersedes === id)) return;
     try {
       const review = await call("GET", `reviews/${encodeURIComponent(id)}`);
-      this.show({ lease: review, draft: drafts.correctionOf(review), supersedes: id });
+      if (review.superseded) this.say("info", "You have corrected this review later. Open the newer one.");
+      else this.show({ lease: review, draft: drafts.correctionOf(review), supersedes: id });
     } catch (error) {
       this.failed(error);
     }
@@ -305,14 +306,14 @@ export class Station {
     this.reached();
     if (this.last?.body.id === entry.body.id) this.last.result = result;
     if (result.late) this.say("info", "The review arrived after its time had ended. It is kept as late work.");
-    this.count = (this.count ?? 0) + (entry.body.supersedes ? 0 : 1);
+    this.count = (this.count ?? 0) + (entry.task.supersedes ? 0 : 1);
     this.render();
   }
 
   refused(entry, error) {
     if (this.last?.body.id === entry.body.id) this.setLast(null);
     if (error.status === 404) return this.say("info", "The last task was erased before your review arrived.");
-    this.queue.unshift({ ...entry.task, draft: { ...entry.task.draft, id: drafts.emptyDraft().id }, beatAt: 0 });
+    this.queue.unshift({ ...entry.task, draft: drafts.refusedOf(entry.task.draft, error.status), beatAt: 0 });
     this.say("error", `The service refused the review, which is open again: ${error.message}`);
   }
 

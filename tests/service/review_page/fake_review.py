@@ -88,6 +88,11 @@ class FakeReview:
             return problem(401, f"You are signed in as {self.person} now, and this page belongs to {page}.")
         return None
 
+    @property
+    def superseded(self) -> set[str]:
+        """Ids of the reviews that a later one corrects."""
+        return {one["supersedes"] for one in self.reviews.values()} - {None}
+
     def lease(self) -> dict[str, Any]:
         self.leased += 1
         name = f"lse_{self.leased}"
@@ -138,6 +143,8 @@ class FakeReview:
         known = self.reviews.get(body["id"])
         if known is not None and known != body:
             return problem(409, "This id has other content.")
+        if known is None and body["supersedes"] in self.superseded:
+            return problem(409, "supersedes: this is not your last review of this task. Read the review again.")
         self.reviews[body["id"]] = body
         return JSONResponse(self.answer(body), status_code=200 if known else 201)
 
@@ -157,7 +164,8 @@ class FakeReview:
         }
 
     def shown(self, body: dict[str, Any]) -> dict[str, Any]:
-        return {**body, "at": "2026-11-29T10:00:00Z", "late": False, "job": self.job, "dimensions": _DIMENSIONS}
+        more = {"superseded": body["id"] in self.superseded, "job": self.job, "dimensions": _DIMENSIONS}
+        return {**body, "at": "2026-11-29T10:00:00Z", "late": False, **more}
 
     async def get_reviews(self, _request: Request) -> Response:
         return JSONResponse({"reviews": [self.shown(one) for one in reversed(self.reviews.values())]})
@@ -176,7 +184,7 @@ class FakeReview:
         return Response(status_code=204) if self.signed_in else problem(401, "Unknown key.")
 
     async def get_overview(self, _request: Request) -> Response:
-        mine = [listed(one) for one in reversed(self.reviews.values())]
+        mine = [listed(one, one["id"] in self.superseded) for one in reversed(self.reviews.values())]
         waiting = {"review": self.tasks - self.leased, "label": 0}
         return page(pages.overview_page(VISITOR, waiting, STATS["queue"], mine))
 
@@ -210,11 +218,11 @@ class FakeReview:
         return Starlette(routes=[Mount(self.prefix, routes=routes)])
 
 
-def listed(body: dict[str, Any]) -> pages.ListedReview:
+def listed(body: dict[str, Any], superseded: bool) -> pages.ListedReview:
     usable = [one["number"] for one in body["verdicts"] if one["usable"]]
     corrects = body["supersedes"] is not None
     return pages.ListedReview(
-        body["id"], datetime.now(UTC), usable, 3 in usable, corrects, superseded=False, late=False
+        body["id"], datetime.now(UTC), usable, 3 in usable, corrects, superseded=superseded, late=False
     )
 
 

@@ -337,3 +337,37 @@ def test_a_review_of_the_list_opens_as_a_correction(station, review, wait_until)
     wait_until(lambda: len(review.reviews) == 2)
     first, second = review.reviews.values()
     assert (second["supersedes"], second["lease"]) == (first["id"], first["lease"])
+
+
+def test_a_review_that_was_corrected_later_is_not_opened(station, review, wait_until):
+    press(station, "a a a a Enter")
+    station.get_by_text("Last task: the model differs").wait_for()
+    press(station, "v e q Enter")
+    wait_until(lambda: len(review.reviews) == 2)
+    first, second = review.reviews
+    station.goto(f"{review.url}/review")
+    link = station.get_by_role("link", name="Open the review of")
+    assert link.get_attribute("href") == f"review/station?review={second}"
+    station.goto(f"{review.url}/review/station?review={first}")
+    station.get_by_text("You have corrected this review later. Open the newer one.").wait_for()
+    assert all(one["usable"] is None for one in stored_drafts(station)[0]["verdicts"])
+
+
+def test_a_correction_of_a_review_that_was_corrected_elsewhere_can_be_sent(station, review, wait_until):
+    press(station, "a a a a Enter")
+    wait_until(lambda: review.reviews)
+    (first,) = review.reviews.values()
+    begin(station)
+    press(station, "z")
+    station.get_by_text("You are changing a review that you have sent.").wait_for()
+    review.reviews["other"] = {**first, "id": "other", "supersedes": first["id"]}
+    press(station, "q Enter")
+    station.get_by_text("open again: supersedes: this is not your last review of this task.").wait_for()
+    station.reload()
+    begin(station)
+    press(station, "1 q Enter")
+    wait_until(lambda: len(review.reviews) == 3)
+    *_, last = review.reviews.values()
+    assert (last["supersedes"], last["lease"]) == (None, first["lease"])
+    assert last["verdicts"][0]["dimensions"] == {"appearance_deformation": 2}
+    assert "lse_1" not in review.beats  # its lease ended with the first review
