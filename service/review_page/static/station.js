@@ -27,6 +27,7 @@ export class Station {
     this.message = null;
     this.last = null; // the last submitted review: its task, its body and, once stored, the service's answer
     this.held = null;
+    this.skipAsked = null; // the task for which the message asks to press Skip again
     this.touchedAt = Date.now();
     this.shownAt = 0;
     const changed = () => this.render();
@@ -155,7 +156,7 @@ export class Station {
 
   replaceDraft(draft) {
     this.task.draft = { ...draft, seconds: this.task.draft.seconds };
-    this.message = null;
+    this.message = this.skipAsked = null;
     this.queue.save();
     if (this.storage.failed) this.say("warning", "This browser stores no drafts: a reload would lose your work.");
     this.render();
@@ -239,6 +240,11 @@ export class Station {
   }
 
   async skip() {
+    if (isWork(this.task) && this.skipAsked !== this.task) {
+      this.say("warning", "Press Skip again: your verdicts on this task would be lost.");
+      this.skipAsked = this.task;
+      return;
+    }
     const task = this.queue.shift();
     this.nextTask();
     try {
@@ -252,7 +258,7 @@ export class Station {
 
   nextTask() {
     this.selected = 1;
-    this.message = null;
+    this.message = this.skipAsked = null;
     this.panes.endCompare();
     this.render();
   }
@@ -294,7 +300,7 @@ export class Station {
     try {
       const review = await call("GET", `reviews/${encodeURIComponent(id)}`);
       if (review.superseded) this.say("info", "You have corrected this review later. Open the newer one.");
-      else this.show({ lease: review, draft: drafts.correctionOf(review), supersedes: id });
+      else this.show({ lease: review, draft: drafts.correctionOf(review), supersedes: id, history: [] });
     } catch (error) {
       this.failed(error);
     }
@@ -351,6 +357,7 @@ export class Station {
 
   say(kind, text) {
     this.message = { kind, text };
+    this.skipAsked = null;
     this.render();
   }
 
@@ -381,4 +388,13 @@ export class Station {
     this.storage.write("single-keys", on);
     this.render();
   }
+}
+
+/**
+ * Whether skipping a task would lose work. A correction begins with the verdicts of its review, so its history tells.
+ * After a reload or a refusal it has none, and may have changes.
+ */
+function isWork({ draft, broken, supersedes, history }) {
+  if (broken) return false;
+  return supersedes ? history?.length !== 0 : drafts.isTouched(draft);
 }

@@ -306,6 +306,48 @@ def test_a_skipped_task_is_given_back(station, review, wait_until):
     assert next(iter(review.reviews.values()))["lease"] == "lse_2"
 
 
+def test_a_judged_task_is_skipped_after_a_second_press_only(station, review, wait_until):
+    warning = station.get_by_text("Press Skip again: your verdicts on this task would be lost.")
+    press(station, "a s")
+    warning.wait_for()
+    press(station, "x")
+    warning.wait_for(state="hidden")
+    press(station, "s")  # asks again after the change
+    warning.wait_for()
+    assert [one["usable"] for one in stored_drafts(station)[0]["verdicts"]] == [True, False, None, None]
+    assert review.skipped == []
+    press(station, "s")
+    wait_until(lambda: review.skipped == ["lse_1"])
+    warning.wait_for(state="hidden")
+    assert all(one["usable"] is None for one in stored_drafts(station)[0]["verdicts"])
+
+
+def test_a_correction_is_skipped_at_once_unless_it_was_changed(station, review, wait_until):
+    warning = station.get_by_text("Press Skip again: your verdicts on this task would be lost.")
+    changing = station.get_by_text("You are changing a review that you have sent.")
+    press(station, "a a a a Enter")
+    wait_until(lambda: review.reviews)
+    begin(station)
+    press(station, "z")
+    changing.wait_for()
+    press(station, "s")
+    changing.wait_for(state="hidden")
+    assert warning.count() == 0
+    press(station, "z")
+    changing.wait_for()
+    begin(station)
+    press(station, "q s")
+    warning.wait_for()
+    station.reload()
+    begin(station)
+    press(station, "s")  # the change may be lost after a reload too
+    warning.wait_for()
+    press(station, "s")
+    warning.wait_for(state="hidden")
+    assert all(one["usable"] is None for one in stored_drafts(station)[0]["verdicts"])
+    assert review.skipped == [], "its lease ended with the review"
+
+
 def test_the_best_picture_is_chosen_among_usable_ones_only(station):
     press(station, "a 1 b")
     station.get_by_text("The best picture is chosen among two or more usable ones.").wait_for()
