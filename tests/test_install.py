@@ -88,6 +88,16 @@ def test_an_environment_of_the_script_is_made_again_if_its_python_was_removed(ch
     assert not (checkout / ".venv").exists()
 
 
+def test_a_missing_libnuma_is_named_before_anything_is_downloaded(checkout: Path) -> None:
+    # Is a whole environment in all but libnuma, and has no pip that could download.
+    write_python(checkout, 'case "$*" in -c*libnuma*) exit 1 ;; -c*) exit 0 ;; *) echo "ran $*" >&2; exit 1 ;; esac')
+    (checkout / ".venv" / ".pins").write_text("others\n")
+    done = run(checkout)
+    assert done.returncode == 1
+    assert "libnuma.so.1" in done.stderr and "apt-get install libnuma1" in done.stderr and "ran " not in done.stderr
+    assert (checkout / ".venv" / ".pins").read_text() == "others\n"
+
+
 @pytest.mark.parametrize("write", [write_dead_python, lambda checkout: write_python(checkout, "exit 1")])
 def test_an_environment_of_another_program_is_refused_and_not_changed(checkout: Path, write) -> None:
     write(checkout)
