@@ -61,6 +61,17 @@ def test_images_run_as_the_user_of_the_pods() -> None:
     assert "useradd --uid 10001 --gid 10001" in text
 
 
+def test_no_image_keeps_build_arguments_in_its_history() -> None:
+    """The address of a package index may contain a password."""
+    text = CONTAINERFILE.read_text()
+    with_arguments = [stage for stage in re.split(r"(?m)^FROM ", text)[1:] if re.search(r"(?m)^ARG ", stage)]
+    assert with_arguments
+    for stage in with_arguments:
+        name = stage.partition("\n")[0].rpartition(" ")[2]
+        assert "ENTRYPOINT" not in stage, name
+        assert f"FROM {name} " not in text, f"an image begins with the layers of {name}"
+
+
 def test_every_file_that_is_copied_exists() -> None:
     for sources in re.findall(r"(?m)^COPY (?!--from)(.*) \S+$", CONTAINERFILE.read_text()):
         for source in sources.split():
