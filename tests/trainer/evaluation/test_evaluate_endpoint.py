@@ -281,6 +281,13 @@ def test_a_higher_limit_requests_only_the_missing_answers(endpoint, order, clock
     assert asked_about(endpoint) == Counter(range(COUNT))
 
 
+def test_a_run_with_only_refused_questions_left_ends(endpoint, order, clock):
+    evaluate_endpoint(replace(order, limit=4), clock)
+    endpoint.speak = lambda asked: Say("our policy", status=400) if asked.sample == 4 else honest(asked)
+    result = evaluate_endpoint(order, clock)
+    assert (result.data.evaluated, result.endpoint.refused) == (COUNT, 1)
+
+
 def test_a_budget_counts_over_all_runs(endpoint, order, clock):
     dear = replace(order, prices=Prices(prompt=1000.0, completion=20_000.0), concurrency=1)  # 0.3 for an answer
     for _ in range(2):

@@ -119,8 +119,9 @@ async def _ask(
     order: Order, todo: Sequence[Sample], predictions: Predictions, meter: Meter, clock: Clock, *, total: int
 ) -> Outcome:
     """Ask about all samples with a progress bar, and log each answer when it arrives."""
+    answers = sum(one.finish != REFUSED for one in predictions.done.values())
     async with order.connect(clock) as endpoint:
-        workers = Workers(endpoint, meter, order.concurrency)
+        workers = Workers(endpoint, meter, order.concurrency, answers=answers)
         with _bar(order.mode, total, total - len(todo), meter, endpoint) as count:
 
             def keep(prediction: Prediction) -> None:
