@@ -129,6 +129,29 @@ def test_a_version_that_lost_the_places_is_promoted_by_force_only(
     assert said not in (shop.folder / "gate-2-silent" / "gate.md").read_text()
 
 
+def test_a_dimension_that_only_production_knows_is_compared_with_production(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.version("four", wrong=OLD_WRONG)
+    assert shop.promote("four", 1) == 0
+    three = {"dimensions": tuple(one for one in Dimension if one is not Dimension.EXTENSION)}
+    lost = f"score, {Dimension.EXTENSION.title}"
+    shop.version("worse", contract=three, wrong=range(0, 200, 4))
+    assert shop.promote("worse", 2, production="four") == 1
+    assert f"{lost}, against production" in capsys.readouterr().err
+    shop.version("better", contract=three, wrong=range(0, 200, 20))
+    assert shop.promote("better", 3, production="four") == 0
+    named = [title(Criterion(**one)) for one in shop.gate("3-better")["criteria"] if one["name"] == lost]
+    assert named == [f"{lost}, against production"]
+    said = f"was not trained on these dimensions, and production was: {Dimension.EXTENSION.title}."
+    assert said in (shop.folder / "gate-3-better" / "gate.md").read_text()
+
+    shop.version("last", contract=three, wrong=range(0, 200, 40))
+    shutil.rmtree(shop.folder / "store" / "better")
+    assert shop.promote("last", 4, production="better") == 0, "a lost production version can be replaced"
+    assert "It is not known whether production was" in (shop.folder / "gate-4-last" / "gate.md").read_text()
+
+
 def test_the_store_may_be_mounted_elsewhere_than_where_it_was_published(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -232,6 +255,25 @@ def test_never_saying_none_fails_recall_and_precision(shop: Shop) -> None:
     found = criteria(shop, {}, {"texts": {n: say("A") for n in none}})
     assert {"N recall, floor", "N recall, against production", "N precision, floor"} <= failed(found)
     assert found["N recall, floor"].measured == 0 and found["N precision, floor"].measured is None
+
+
+def test_a_production_that_never_says_none_is_nothing_to_be_worse_than(shop: Shop) -> None:
+    none = [n for n in range(200) if n % 10 in (4, 7)]
+    found = criteria(shop, {"texts": {n: say("A") for n in none}}, {"wrong": range(0, 200, 20)})
+    precision = found["N precision, against production"]
+    assert (precision.production, precision.measured, precision.passed) == (None, None, True)
+    assert failed(found) == set()
+
+
+def test_a_production_whose_answers_cannot_be_read_is_replaced_without_force(shop: Shop) -> None:
+    shop.version("broken", texts=dict.fromkeys(range(200), "no answer"))
+    assert shop.run("promote", "1", "--force", "--reason", "by mistake") == 0
+    shop.version("mended", wrong=range(0, 200, 20))
+    assert shop.promote("mended", 2, production="broken") == 0
+    assert shop.production() == 2
+    unmeasured = {one["name"] for one in shop.gate("2-mended")["criteria"] if one["measured"] is None}
+    assert unmeasured == {"N precision", "position of choices", "calibration error"}
+    assert "Where production has no value" in (shop.folder / "gate-2-mended" / "gate.md").read_text()
 
 
 def test_saying_none_too_often_fails_precision(shop: Shop) -> None:

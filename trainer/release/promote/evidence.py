@@ -9,6 +9,7 @@ from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest, read_manifest, verify
 from screening.checkpoint.registry import Version
 from screening.errors import CheckpointError, UserError
+from screening.task import DIMENSIONS, Dimension
 from trainer.evaluation.evaluate.result import Evaluation, read_evaluation
 
 
@@ -49,11 +50,28 @@ def loses_places(production: Version, manifest: Manifest) -> bool | None:
     """
     if manifest.prompt.locate is not None:
         return False
+    before = _manifest_of(production)
+    return None if before is None else before.prompt.locate is not None
+
+
+def lost_dimensions(production: Version, manifest: Manifest) -> tuple[Dimension, ...] | None:
+    """The dimensions that the version in production was trained on, and the candidate with this manifest was not.
+
+    None if there may be some and production's manifest cannot be read, for the reason that `loses_places` names.
+    """
+    missing = [dimension for dimension in DIMENSIONS if dimension not in manifest.dimensions]
+    if not missing:
+        return ()
+    before = _manifest_of(production)
+    return None if before is None else tuple(dimension for dimension in missing if dimension in before.dimensions)
+
+
+def _manifest_of(version: Version) -> Manifest | None:
+    """The manifest of a version; None if it cannot be read."""
     try:
-        before = read_manifest(production.directory)
+        return read_manifest(version.directory)
     except CheckpointError:
         return None
-    return before.prompt.locate is not None
 
 
 def evaluation_of(version: Version, given: Path | None, test: TestSet, out: Path) -> Path:
