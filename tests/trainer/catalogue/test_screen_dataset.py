@@ -91,6 +91,18 @@ def test_a_directory_of_odd_files_is_screened_as_far_as_it_can_be(catalogue, tmp
     assert catalogue.reasons == {"p1": "duplicate-id", "p3": "missing-column", "p4": "wrong-type"}
 
 
+def test_directories_of_spark_and_linked_folders_are_read_once(catalogue, tmp_path):
+    folder, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    write_questions(folder / "spark.parquet" / "part-0.parquet", [question(0)])
+    (folder / "spark.parquet" / "_SUCCESS").write_text("")
+    write_questions(elsewhere / "part.parquet", [question(1)])
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "again").symlink_to(folder / "spark.parquet")
+    (elsewhere / "back").symlink_to(folder)
+    assert catalogue.run(folder) == 0
+    assert catalogue.answered == {"p0": 1, "p1": 1}
+
+
 @pytest.mark.slow
 def test_pictures_are_bytes_or_paths_or_urls_or_structs(catalogue, picture_server, tmp_path):
     folder = tmp_path / "data"
