@@ -18,6 +18,7 @@ from screening.checkpoint.manifest import Decoding
 from screening.checkpoint.registry import CANDIDATE, PRODUCTION, Registry
 from screening.prompt import COMPACT
 from screening.task import Dimension
+from tests.screening.checkpoint.test_domain import make_domain
 from tests.trainer.published import make_checkpoint, make_data, make_evaluation, say
 from trainer.__main__ import main
 from trainer.evaluation.compare.paired import difference_interval
@@ -460,15 +461,22 @@ def test_part_of_the_data_training_data_and_unproved_checkpoints_are_refused(
     sure = make_checkpoint(shop.folder / "store" / "sure", "sure", calibration=fitted)
     make_evaluation(shop.folder / "evaluation-sure", data, sure)
     register(shop.registry, shop.folder / "store" / "sure", sure)
-    assert shop.promote("sure", 3) == 2 and "confidence was fitted on the data of --data" in capsys.readouterr().err
+    assert shop.promote("sure", 3) == 2 and "was fitted on the data of --data" in capsys.readouterr().err
+    plain = make_domain()
+    domain = plain.model_copy(update={"calibration": plain.calibration.model_copy(update={"data": (digest,)})})
+    described = make_checkpoint(shop.folder / "store" / "described", "described", domain=domain)
+    make_evaluation(shop.folder / "evaluation-described", data, described)
+    number = register(shop.registry, shop.folder / "store" / "described", described).number
+    assert shop.promote("described", number) == 2
+    assert "its domain was fitted on the data of --data" in capsys.readouterr().err
     validated = {"sft": {"digest": "sha256:0", "validation": {"digest": digest}}}
     chosen = make_checkpoint(shop.folder / "store" / "chosen", "chosen", data=validated)
     make_evaluation(shop.folder / "evaluation-chosen", data, chosen)
     register(shop.registry, shop.folder / "store" / "chosen", chosen)
-    assert shop.promote("chosen", 4) == 2 and "weights were chosen on the data of --data" in capsys.readouterr().err
+    assert shop.promote("chosen", 5) == 2 and "weights were chosen on the data of --data" in capsys.readouterr().err
     unproved = make_checkpoint(shop.folder / "store" / "unproved", "unproved", proved=False)
     register(shop.registry, shop.folder / "store" / "unproved", unproved)
-    assert shop.run("promote", "5", "--force", "--reason", "x") == 2 and "no probes" in capsys.readouterr().err
+    assert shop.run("promote", "6", "--force", "--reason", "x") == 2 and "no probes" in capsys.readouterr().err
     (shop.folder / "store" / "part" / "model.safetensors").write_text("changed")
     assert shop.promote("part", 1) == 2 and "bytes" in capsys.readouterr().err
     assert shop.production() is None

@@ -95,7 +95,8 @@ def evaluation_of(version: Version, given: Path | None, test: TestSet, out: Path
 
 
 def check_unseen(manifest: Manifest, data: str) -> None:
-    """Check that neither the weights nor the confidence of a checkpoint were fitted or chosen on the test set.
+    """Check that neither the weights nor the confidence nor the domain of a checkpoint were fitted or chosen on the
+    test set.
 
     Args:
         data: digest of the test set.
@@ -108,7 +109,9 @@ def check_unseen(manifest: Manifest, data: str) -> None:
     if data in manifest.selected_on:
         raise EvidenceError("the candidate's weights were chosen on the data of --data. Give the frozen test set")
     if data in manifest.calibrated_on:
-        raise EvidenceError("the candidate's confidence was fitted on the data of --data. Give the frozen test set")
+        raise EvidenceError(
+            "the candidate's confidence or its domain was fitted on the data of --data. Give the frozen test set"
+        )
 
 
 def _check(evaluation: Evaluation, directory: Path, version: Version, test: TestSet) -> None:
