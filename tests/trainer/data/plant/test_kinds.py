@@ -132,6 +132,27 @@ def test_a_plain_product_gets_other_defects() -> None:
         draw_generated(product, np.random.default_rng(0), 96, [("details_blurred", 1)], setting="table")
 
 
+def test_stripes_across_the_product_are_not_mirrored() -> None:
+    """They would look as before, although the label says that they are mirrored."""
+    striped = Image.new("RGBA", (120, 160), (230, 200, 60, 255))
+    for row in range(0, 160, 8):
+        striped.paste((20, 20, 20, 255), (0, row, 120, row + 4))
+    left_out = unsuitable(_plain(striped))
+    assert "details_mirrored" in left_out
+    assert "details_blurred" not in left_out
+
+
+def test_a_very_wide_product_floats_visibly() -> None:
+    """It is low in the picture, and a small share of its height would be less than a pixel."""
+    product = _plain(Image.new("RGBA", (640, 80), (200, 30, 30, 255)))
+
+    def base(seed: int, plan: list[tuple[str, int]]) -> int:
+        pixels = _pixels(draw_generated(product, np.random.default_rng(seed), SIDE, plan, setting="studio"))
+        return int(np.flatnonzero((pixels[..., 0] - pixels[..., 1] > 80).any(1))[-1])
+
+    assert all(base(seed, []) - base(seed, [("floating", 1)]) >= 0.01 * SIDE for seed in range(5))
+
+
 def test_a_wide_product_stays_inside_the_frame() -> None:
     product = _plain(Image.new("RGBA", (580, 160), (200, 30, 30, 255)))
     for seed in range(5):
