@@ -65,7 +65,7 @@ class Composer:
             OSError: a file cannot be written.
         """
         reference = choose_reference(self._order.seed, product, self._tools.references)
-        key = json_digest([self._origin, product.id, product.name, product.path.name, product.digest, reference.digest])
+        key = json_digest([self._origin, product.id, product.name, product.file, product.digest, reference.digest])
         found = self._on_disk(product, key)
         if found and found.least_difference is not None and all(self._intact(found, file) for file in found.files):
             refuse_repeated(found.least_difference)
@@ -80,7 +80,7 @@ class Composer:
             key=key,
             id=product.id,
             product=product.name,
-            source=product.path.name,
+            source=product.file,
             reference=reference.name,
             layout=placement.layout,
             made_by=self._tools.maker,

@@ -33,6 +33,11 @@ class Source:
     """Hex SHA-256 of the file."""
 
     @property
+    def file(self) -> str:
+        """Name of the file, for records."""
+        return _printable(self.path.name)
+
+    @property
     def id(self) -> str:
         """Name of the sample that is made from this photo: letters, digits and hyphens, different for each file."""
         plain = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")[:40]
@@ -98,9 +103,14 @@ def _sources(directory: Path, *, folders: bool) -> Iterator[Source]:
         if path.is_dir() and folders:
             for inner in sorted(path.iterdir()):
                 if _is_picture(inner):
-                    yield Source(inner, path.name, _digest(inner))
+                    yield Source(inner, _printable(path.name), _digest(inner))
         elif _is_picture(path):
-            yield Source(path, path.stem, _digest(path))
+            yield Source(path, _printable(path.stem), _digest(path))
+
+
+def _printable(name: str) -> str:
+    """A file name, with escapes for bytes that are not UTF-8."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _is_picture(path: Path) -> bool:
@@ -112,4 +122,4 @@ def _digest(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
-        return hashlib.sha256(f"unreadable {path.name}".encode()).hexdigest()
+        return hashlib.sha256(f"unreadable {_printable(path.name)}".encode()).hexdigest()

@@ -64,7 +64,7 @@ class Planter:
         for number in range(self._order.count):
             seed = seed_of(self._order.seed, "plant", source.digest, number)
             name = f"{source.id}-{seed:016x}"
-            key = json_digest([self._order.origin, source.name, source.path.name, source.digest, number])
+            key = json_digest([self._order.origin, source.name, source.file, source.digest, number])
             if (found := self._found(name, key)) is None:
                 product = product or self._cut_out(source)
                 found = self._made(name, key, seed, product, source)
@@ -77,7 +77,7 @@ class Planter:
         _refuse_flat(cut.picture)
         shown = on_white(photo)
         shown.thumbnail((self._order.size, self._order.size), Image.Resampling.LANCZOS)
-        product = CutOut(source.name, {"source": source.path.name}, cut.picture, shown)
+        product = CutOut(source.name, {"source": source.file}, cut.picture, shown)
         facts = {"notes": [str(note) for note in cut.notes], "unsuitable": unsuitable(product)}
         product.attributes |= {name: found for name, found in facts.items() if found}
         return product

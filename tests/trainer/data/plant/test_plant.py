@@ -163,6 +163,23 @@ def test_a_photo_that_cannot_be_used_is_named_and_the_rest_is_made(
     assert (tmp_path / "out" / "failures.jsonl").read_text() == ""
 
 
+def test_file_names_that_are_not_utf_8_are_written_with_escapes(tmp_path: Path) -> None:
+    folder = tmp_path / "products" / os.fsdecode(b"caf\xe9")
+    folder.mkdir(parents=True)
+    cutout(1).save(folder / os.fsdecode(b"fa\xe7ade.png"))
+    (folder / os.fsdecode(b"broken\xff.png")).write_bytes(b"no picture")
+    references = make_references(tmp_path / "references")
+    for number, reference in enumerate(sorted(references.iterdir())):
+        reference.rename(references / os.fsdecode(b"sc\xe8ne%d.png" % number))
+    out = tmp_path / "out"
+    assert _render(tmp_path / "products", out, "--references", references) == 1
+    (sample,) = read_samples(out)
+    assert (sample.product, sample.original.attributes["source"]) == (r"caf\udce9", r"fa\udce7ade.png")
+    assert str(sample.setting).startswith(r"reference sc\udce8ne")
+    failure = json.loads((out / "failures.jsonl").read_text())
+    assert (failure["product"], failure["file"]) == (r"caf\udce9", r"broken\udcff.png")
+
+
 def test_the_record_names_defects_that_a_photo_does_not_allow(tmp_path: Path) -> None:
     (tmp_path / "products").mkdir()
     plain = Image.new("RGBA", (140, 180))
