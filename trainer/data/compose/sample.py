@@ -18,6 +18,7 @@ from trainer.data.compose.order import Order, Tools, origin
 from trainer.data.compose.paste import paste
 from trainer.data.compose.seeds import seed_of
 from trainer.data.compose.sources import Source, choose_reference, read_photo
+from trainer.data.compose.white import on_white
 
 
 class Composed(BaseModel):
@@ -157,9 +158,3 @@ class Composer:
 
     def _intact(self, sample: Composed, file: str) -> bool:
         return is_intact(self._order.out, file, sample.files.get(file))
-
-
-def on_white(photo: Image.Image) -> Image.Image:
-    """The photo as RGB, with white where it is transparent."""
-    white = Image.new("RGBA", photo.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, photo.convert("RGBA")).convert("RGB")

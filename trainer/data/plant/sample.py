@@ -19,9 +19,9 @@ from screening.runtime.digests import file_sha256, json_digest
 from trainer.data.compose.cutout import checked
 from trainer.data.compose.failures import Failed, Reason
 from trainer.data.compose.files import is_intact
-from trainer.data.compose.sample import on_white
 from trainer.data.compose.seeds import seed_of
 from trainer.data.compose.sources import Source, choose_reference, read_photo
+from trainer.data.compose.white import on_white
 from trainer.data.plant.order import Order
 from trainer.data.render.cutouts import CutOut
 from trainer.data.render.dataset import jpegs, record_of
