@@ -17,8 +17,7 @@ from trainer.data.compose.measure import Measures, least_difference, measure, re
 from trainer.data.compose.order import Order, Tools, origin
 from trainer.data.compose.paste import paste
 from trainer.data.compose.seeds import seed_of
-from trainer.data.compose.sources import Source, choose_reference, read_photo
-from trainer.data.compose.white import on_white
+from trainer.data.compose.sources import Source, as_original, choose_reference, read_photo
 
 
 class Composed(BaseModel):
@@ -129,10 +128,8 @@ class Composer:
         return paste(picture, canvas) if self._order.paste else picture
 
     def _write_steps(self, sample: Composed, photo: Image.Image, cut: CutOut, canvas: Canvas) -> None:
-        original = on_white(photo)
-        original.thumbnail((self._order.side, self._order.side), Image.Resampling.LANCZOS)
         steps = {
-            picture_file(sample.id, "original"): original,
+            picture_file(sample.id, "original"): as_original(photo, self._order.side),
             step_file(sample.id, "cutout"): cut.picture,
             step_file(sample.id, "placeholder"): canvas.placeholder,
             step_file(sample.id, "initial"): canvas.initial,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from pathlib import Path
 from PIL import Image
 
 from screening.errors import ImageError
-from screening.images import ImageLimits, accept, decode
+from screening.images import MIN_SIDE, ImageLimits, accept, decode
 from trainer.data.compose.failures import ComposeError, Failed, Reason
 from trainer.data.compose.seeds import seed_of
+from trainer.data.compose.white import on_white
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif"})
 LIMITS = ImageLimits(max_bytes=64 * 2**20, max_pixels=100_000_000)
@@ -94,6 +96,18 @@ def read_photo(source: Source) -> Image.Image:
     photo.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.LANCZOS)
     opaque = photo.mode != "RGBA" or photo.getchannel("A").getextrema()[0] == 255
     return photo.convert("RGB") if opaque else photo
+
+
+def as_original(photo: Image.Image, side: int) -> Image.Image:
+    """The photo as the original of a question: RGB, with white where it is transparent.
+
+    Its longer side has at most `side` pixels, or so many that the shorter one keeps `MIN_SIDE`, which every later stage
+    and the service need.
+    """
+    original = on_white(photo)
+    side = max(side, math.ceil(MIN_SIDE * max(photo.size) / min(photo.size)))
+    original.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return original
 
 
 def _sources(directory: Path, *, folders: bool) -> Iterator[Source]:

@@ -20,7 +20,7 @@ from trainer.data.compose.cutout import checked
 from trainer.data.compose.failures import Failed, Reason
 from trainer.data.compose.files import is_intact
 from trainer.data.compose.seeds import seed_of
-from trainer.data.compose.sources import Source, choose_reference, read_photo
+from trainer.data.compose.sources import Source, as_original, choose_reference, read_photo
 from trainer.data.compose.white import on_white
 from trainer.data.plant.order import Order
 from trainer.data.render.cutouts import CutOut
@@ -75,8 +75,7 @@ class Planter:
         photo = read_photo(source)
         cut = checked(self._order.cutter.cut(photo))
         _refuse_flat(cut.picture)
-        shown = on_white(photo)
-        shown.thumbnail((self._order.size, self._order.size), Image.Resampling.LANCZOS)
+        shown = as_original(photo, self._order.size)
         product = CutOut(source.name, {"source": source.file}, cut.picture, shown)
         facts = {"notes": [str(note) for note in cut.notes], "unsuitable": unsuitable(product)}
         product.attributes |= {name: found for name, found in facts.items() if found}

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from screening.answer import parse_findings
+from screening.images import accept
 from screening.runtime import atomic_write
 from tests.trainer.data.compose.photos import HERE, cutout, files, make_products, make_references, photographed
 from trainer.__main__ import main
@@ -68,6 +69,20 @@ def test_the_original_is_the_photo(products: Path, tmp_path: Path) -> None:
         assert photo.size == shown.size
         assert np.abs(np.asarray(photo, float) - np.asarray(shown, float)).mean() < 3
     assert sample.original.attributes["source"] == "photo.jpg"
+
+
+def test_the_original_of_a_long_photo_keeps_enough_pixels(tmp_path: Path) -> None:
+    """Every later stage refuses a picture whose shorter side has fewer than 32."""
+    (tmp_path / "products").mkdir()
+    long = Image.new("RGBA", (1400, 200))
+    long.paste(cutout(1), (600, 10))
+    long.save(tmp_path / "products" / "long.png")
+    assert _render(tmp_path / "products", tmp_path / "out", "--size", 192) == 0
+    (sample,) = read_samples(tmp_path / "out")
+    for file in sample.files:
+        accept((tmp_path / "out" / file).read_bytes())
+    with Image.open(tmp_path / "out" / sample.original.file) as original:
+        assert original.size == (224, 32)
 
 
 def test_each_picture_depends_only_on_its_own_photo(products: Path, references: Path, tmp_path: Path) -> None:
