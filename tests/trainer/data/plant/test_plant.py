@@ -15,7 +15,15 @@ from PIL import Image
 from screening.answer import parse_findings
 from screening.images import accept
 from screening.runtime import atomic_write
-from tests.trainer.data.compose.photos import HERE, cutout, files, make_products, make_references, photographed
+from tests.trainer.data.compose.photos import (
+    HERE,
+    LOADED,
+    cutout,
+    files,
+    make_products,
+    make_references,
+    photographed,
+)
 from trainer.__main__ import main
 from trainer.data_directory import data_digest, read_samples
 
@@ -151,6 +159,16 @@ def test_a_killed_worker_ends_the_run_and_the_same_command_continues(
     assert "a worker process died, probably for lack of memory; use fewer --workers" in capsys.readouterr().err
     assert _render(*command) == 0
     assert len(read_samples(tmp_path / "out")) == 3
+
+
+def test_each_worker_loads_the_model_of_the_segmenter_once(
+    products: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(LOADED, str(tmp_path / "loaded"))
+    assert _render(products, tmp_path / "out", "--segmenter", f"{HERE}:loading", "--workers", 2) == 0
+    processes = (tmp_path / "loaded").read_text().split()
+    assert processes
+    assert len(processes) == len(set(processes))
 
 
 def test_a_photo_that_cannot_be_used_is_named_and_the_rest_is_made(
