@@ -16,6 +16,8 @@ from screening.images import MIN_SIDE, ImageLimits, accept, decode
 from trainer.data.compose.failures import ComposeError, Failed, Reason
 from trainer.data.compose.seeds import seed_of
 from trainer.data.compose.white import on_white
+from trainer.data_directory import SAMPLES_NAME
+from trainer.runs.run_directory import ORIGIN_NAME
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif"})
 LIMITS = ImageLimits(max_bytes=64 * 2**20, max_pixels=100_000_000)
@@ -50,7 +52,8 @@ def products_in(directory: Path) -> list[Source]:
     """The product photos in a directory, in the order of their sample ids.
 
     A file `mug.png` shows the product `mug`, and each file in a folder `mug` shows it too. A file that cannot be opened
-    is listed as well, and fails later under its own name.
+    is listed as well, and fails later under its own name. Folders with the output of a command are passed over, so
+    `--out` may be one of them.
 
     Raises:
         ComposeError: the directory is missing or contains no pictures.
@@ -114,7 +117,7 @@ def _sources(directory: Path, *, folders: bool) -> Iterator[Source]:
     if not directory.is_dir():
         raise ComposeError(f"{directory} is not a directory")
     for path in sorted(directory.iterdir()):
-        if path.is_dir() and folders:
+        if folders and path.is_dir() and not _is_output(path):
             for inner in sorted(path.iterdir()):
                 if _is_picture(inner):
                     yield Source(inner, _printable(path.name), _digest(inner))
@@ -125,6 +128,11 @@ def _sources(directory: Path, *, folders: bool) -> Iterator[Source]:
 def _printable(name: str) -> str:
     """A file name, with escapes for bytes that are not UTF-8."""
     return name.encode(errors="backslashreplace").decode()
+
+
+def _is_output(folder: Path) -> bool:
+    """Whether a folder holds what a command has written. Its contact sheet shows no product."""
+    return any((folder / name).exists() for name in (ORIGIN_NAME, SAMPLES_NAME))
 
 
 def _is_picture(path: Path) -> bool:
