@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import unicodedata
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -119,6 +120,18 @@ def test_pictures_are_bytes_or_paths_or_urls_or_structs(catalogue, picture_serve
     assert catalogue.run(folder) == 1
     assert catalogue.answered == {f"p{number}": 1 for number in range(4)}
     assert catalogue.reasons == {"p4": "picture-not-found"}
+
+
+@pytest.mark.parametrize(("line_form", "disk_form"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_path_may_have_the_other_unicode_form(catalogue, tmp_path, line_form, disk_form):
+    folder = tmp_path / "data"
+    pictures = folder / unicodedata.normalize(disk_form, "café")
+    pictures.mkdir(parents=True)
+    (pictures / unicodedata.normalize(disk_form, "é.png")).write_bytes(picture(1))
+    path = unicodedata.normalize(line_form, "café/é.png")
+    write_questions(folder / "paths.parquet", [question(0, **dict.fromkeys(("original", *"abcd"), path))])
+    assert catalogue.run(folder) == 0
+    assert catalogue.answered == {"p0": 1}
 
 
 @pytest.mark.slow
