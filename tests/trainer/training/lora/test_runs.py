@@ -188,7 +188,7 @@ def test_a_run_is_not_continued_with_other_adapters(
 ) -> None:
     recipe = write_recipe(tmp_path / "small.yaml")
     assert sft(recipe, small_checkpoint, small_data, tmp_path / "out") == 0
-    assert sft(recipe, small_checkpoint, small_data, tmp_path / "out") == 0, "exported again"
+    assert sft(recipe, small_checkpoint, small_data, tmp_path / "out") == 0, "its checkpoint is kept"
     write_recipe(tmp_path / "small.yaml", lora={"rank": 5})
     assert sft(recipe, small_checkpoint, small_data, tmp_path / "out") == 2
     assert "other settings" in capsys.readouterr().err
