@@ -11,7 +11,15 @@ from typing import Any
 import torch
 from accelerate.utils import is_peft_model
 from torch.distributed.fsdp import FSDPModule
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, Trainer
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
 
 from screening.checkpoint.manifest import Manifest, verify
 from screening.errors import CheckpointDamaged
@@ -50,6 +58,16 @@ class StrictResume(Validated, SavedStates):
             return
         saved = AutoModelForImageTextToText.from_pretrained(resume_from_checkpoint, dtype=target.dtype)
         load_weights(target, saved.state_dict())
+
+
+class OwnIntervals(TrainerCallback):
+    """Saves and logs as often as this process was told, also when it continues from a saved state.
+
+    transformers takes these numbers of steps from the state.
+    """
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        state.compute_steps(args, state.max_steps)
 
 
 def check_machine(section: str, settings: SftRecipe | HcmGrpoRecipe) -> None:
@@ -109,6 +127,7 @@ def train_to_end(
                 f"Already written to {out / 'checkpoint'}: {finished.name} {finished.version}, {finished.digest}"
             )
             return finished
+        trainer.add_callback(OwnIntervals())
         trainer.add_callback(LogFile(out, tracker))
         if validation:
             processor = AutoProcessor.from_pretrained(checkpoint)

@@ -79,7 +79,10 @@ def test_a_warm_start_gives_the_same_weights_as_training_the_first_epochs_again(
     left.mkdir(parents=True)
     (left / "half").touch()
     shutil.copy(runs / f"whole-{name}" / "run.json", runs / f"after-{name}")  # the run was already claimed
-    assert train(f"after-{name}", after="first", epochs=2, last_epochs=1, last_parts=parts) == 0
+    assert train(f"after-{name}", after="first", epochs=2, last_epochs=1, last_parts=parts, save_steps=1) == 0
+    states = (runs / f"after-{name}" / "trl").glob("checkpoint-*")
+    one, other = sorted(int(state.name.rpartition("-")[2]) for state in states)
+    assert other - one == 1, "it saves as often as its own recipe says"
     assert weights(runs / f"after-{name}") == weights(runs / f"whole-{name}")
     assert weights(runs / f"after-{name}") != weights(runs / "first")
 
