@@ -1,7 +1,7 @@
 """Makes rows for TRL's trainers: `prompt` and `completion` as message lists, `images` in prompt order.
 
-Pictures are read when a row is used, so memory holds one batch. The function that reads them is the service's, so
-training and serving see the same pixels.
+Pictures are read when a row is used, so memory holds those of two batches, this one and the one before it. The function
+that reads them is the service's, so training and serving see the same pixels.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from PIL import Image
 
 from screening.answer import Answer, Mode, parse_findings, render, with_boxes
 from screening.boxes import Box, Frame
@@ -143,15 +144,16 @@ def dataset(rows: list[dict[str, Any]], data: Path, image: ImageContract) -> Dat
     import json
 
     table = Dataset.from_dict({"row": [json.dumps(row) for row in rows]})
+    latest: dict[str, Image.Image] = {}
 
     def load(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
+        nonlocal latest
         decoded = [json.loads(row) for row in batch["row"]]
-        # A batch of rollouts holds each row once per completion, so each picture is read once.
-        loaded = {
-            file: read_picture(data, file, image)
-            for file in dict.fromkeys(file for row in decoded for file in row["files"])
-        }
-        pictures = [[loaded[file] for file in row["files"]] for row in decoded]
+        # A batch of rollouts holds each row once per completion, and TRL asks for it again in each pass of a step. Each
+        # picture of a step is read once.
+        files = dict.fromkeys(file for row in decoded for file in row["files"])
+        latest = {file: latest.get(file) or read_picture(data, file, image) for file in files}
+        pictures = [[latest[file] for file in row["files"]] for row in decoded]
         columns = {name: [row[name] for row in decoded] for name in decoded[0] if name != "files"}
         return {**columns, "images": pictures}
 
