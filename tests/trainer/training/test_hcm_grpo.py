@@ -47,7 +47,7 @@ def hard_cases(tmp_path_factory: pytest.TempPathFactory, small_data: Path, small
 def recipe(tmp_path: Path) -> str:
     stage = {"learning_rate": 0.001, "captions": False}
     path = tmp_path / "small.yaml"
-    settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": stage, "sft_answer": stage}
+    settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 256, "sft_weak": stage, "sft_answer": stage}
     path.write_text(yaml.safe_dump({**settings, "hcm_grpo": SETTINGS}))
     return str(path)
 

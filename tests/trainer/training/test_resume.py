@@ -52,7 +52,7 @@ def recipe(tmp_path: Path) -> Path:
     grpo = {"epochs": 2, "last_epochs": 1, "group_size": 2, "batch_size": 4, "learning_rate": 0.01}
     grpo |= {"save_steps": SAVE_STEPS}
     grpo |= {"max_completion_tokens": 6, "gradient_checkpointing": False}
-    settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": sft, "sft_answer": sft}
+    settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 256, "sft_weak": sft, "sft_answer": sft}
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump({**settings, "hcm_grpo": grpo}))
     return path

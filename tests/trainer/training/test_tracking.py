@@ -195,7 +195,7 @@ def recipe(tmp_path: Path) -> str:
     path = tmp_path / "small.yaml"
     stage = "{epochs: 1, batch_size: 2, learning_rate: 0.001, captions: %s}"
     path.write_text(
-        "name: small\nprompt: compact\nmax_tokens_cot: 160\n"
+        "name: small\nprompt: compact\nmax_tokens_cot: 256\n"
         f"sft_weak: {stage % 'true'}\nsft_answer: {stage % 'false'}\n"
     )
     return str(path)

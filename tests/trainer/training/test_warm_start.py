@@ -52,7 +52,7 @@ def train(runs: Path, small_data: Path, small_checkpoint: Path) -> Iterator[Trai
 
     def run(name: str, after: str | None = None, hard: int = 0, **changes: Any) -> int:
         stage = {"learning_rate": 0.001, "captions": False}
-        recipe = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": stage, "sft_answer": stage}
+        recipe = {"name": "small", "prompt": "compact", "max_tokens_cot": 256, "sft_weak": stage, "sft_answer": stage}
         path = runs / f"{name}.yaml"
         path.write_text(yaml.safe_dump({**recipe, "hcm_grpo": SETTINGS | changes}))
         command = ["hcm-grpo", "--recipe", path, "--checkpoint", small_checkpoint, "--data", small_data]

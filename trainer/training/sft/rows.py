@@ -23,6 +23,9 @@ from trainer.data_directory import DataError, read_picture
 from trainer.records import Generated, Original, Sample
 from trainer.training.instructions import DESCRIBE
 
+_NOT_FOR_TRL = ("files", "form")
+"""Keys of a row that are not passed on to TRL."""
+
 
 def screening_rows(
     samples: Sequence[Sample],
@@ -34,6 +37,8 @@ def screening_rows(
     frame_of: Callable[[str], Frame] = lambda _file: Frame(),
 ) -> list[dict[str, Any]]:
     """Make one row per sample: the question, and the target with reasoning and answer.
+
+    Each row also has its `form` (`screening.prompt.Form`).
 
     Args:
         direct_share: share of samples that are asked for the letters only (Direct mode).
@@ -56,11 +61,12 @@ def screening_rows(
         boxes = known_boxes(sample, frame_of) if drawn else None
         if boxes is None:
             answer = Answer(sample.options, sample.reasoning)
-            rows.append(_row(messages(prompt, mode), render(answer, mode), sample.files))
+            row = _row(messages(prompt, mode), render(answer, mode), sample.files)
         else:
             located += 1
             answer = Answer(sample.options, with_boxes(sample.reasoning, boxes))
-            rows.append(_row(messages(locating(prompt), mode, locate=True), render(answer, mode), sample.files))
+            row = _row(messages(locating(prompt), mode, locate=True), render(answer, mode), sample.files)
+        rows.append(row | {"form": (mode, boxes is not None)})
     if locate and not located:
         raise DataError(_why_none_located(samples, locate, direct_share, frame_of))
     return rows
@@ -154,7 +160,7 @@ def dataset(rows: list[dict[str, Any]], data: Path, image: ImageContract) -> Dat
         files = dict.fromkeys(file for row in decoded for file in row["files"])
         latest = {file: latest.get(file) or read_picture(data, file, image) for file in files}
         pictures = [[latest[file] for file in row["files"]] for row in decoded]
-        columns = {name: [row[name] for row in decoded] for name in decoded[0] if name != "files"}
+        columns = {name: [row[name] for row in decoded] for name in decoded[0] if name not in _NOT_FOR_TRL}
         return {**columns, "images": pictures}
 
     return table.with_transform(load)

@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.slow]
 def write_recipe(path: Path, **changes: Any) -> str:
     """The shipped recipe of the 2B model, scaled down. `lora` and `stage_2` replace settings of these parts."""
     lora, stage_2 = {"rank": 4, "alpha": 8, **changes.pop("lora", {})}, changes.pop("stage_2", {})
-    length = changes.pop("max_tokens_cot", 160)
+    length = changes.pop("max_tokens_cot", 256)
     sft = {
         "epochs": 1,
         "batch_size": 2,
