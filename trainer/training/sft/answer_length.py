@@ -17,6 +17,7 @@ from screening.answer import Mode
 from screening.checkpoint.manifest import Decoding
 from trainer.data_directory import DataError
 from trainer.records import Sample
+from trainer.training.sft.agreement import SHOWN
 
 
 def check_lengths(
@@ -51,15 +52,15 @@ def check_lengths(
             text = row["completion"][0]["content"][0]["text"]
             tokens = len(tokenizer.encode(text, add_special_tokens=False).ids) + 1  # the end token
             found.append((tokens - decoding.max_tokens(mode, locate), tokens, sample.id))
-    too_long = [one for one in found if one[0] > 0]
+    too_long = sorted((one for one in found if one[0] > 0), reverse=True)
     if not too_long:
         return
-    excess, tokens, name = max(too_long)
+    shown = ", ".join(f"{name} ({tokens} tokens, {excess} too many)" for excess, tokens, name in too_long[:SHOWN])
+    more = ", …" if len(too_long) > SHOWN else ""
     told = (
         f"the answers of {len(too_long)} of {len(samples)} samples are longer than the checkpoint may write, so the "
-        f"service would cut them; the longest has {tokens} tokens, {excess} too many (sample {name}). Raise "
-        f"max_tokens_cot to {decoding.max_tokens_cot + excess} and import the base model again, annotate with fewer "
-        "--reply-tokens, or remove these samples"
+        f"service would cut them: {shown}{more}. Raise max_tokens_cot to {decoding.max_tokens_cot + too_long[0][0]} "
+        "and import the base model again, annotate with fewer --reply-tokens, or remove these samples"
     )
     if strict:
         raise DataError(told)
