@@ -265,7 +265,7 @@ def test_a_model_learns_from_the_training_part_of_a_split(
     assert not set.intersection(*parts)
     recipe = tmp_path / "one-step.yaml"
     stage = "{epochs: 1, batch_size: 2, learning_rate: 0.001, captions: false}"
-    recipe.write_text(f"name: one\nprompt: compact\nmax_tokens_cot: 160\nsft_weak: {stage}\nsft_answer: {stage}\n")
+    recipe.write_text(f"name: one\nprompt: compact\nmax_tokens_cot: 256\nsft_weak: {stage}\nsft_answer: {stage}\n")
     command = ["sft", "--stage", "answer-driven", "--recipe", str(recipe), "--checkpoint", str(small_checkpoint)]
     command += ["--tracking-uri", "none"]
     assert main([*command, "--data", str(split / "training"), "--out", str(tmp_path / "run")]) == 0

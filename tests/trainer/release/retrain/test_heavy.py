@@ -59,7 +59,7 @@ def test_every_gpu_stage_uses_the_result_of_the_previous_one(
     sft = {"learning_rate": 1e-3, "batch_size": 4, "epochs": 1, "captions": False}
     stage_2 = {"learning_rate": 0.01, "batch_size": 8, "epochs": 0, "last_epochs": 1, "group_size": 2}
     stage_2 |= {"max_completion_tokens": 6, "gradient_checkpointing": False, "weight_decay": 0.9}
-    recipe = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": sft, "sft_answer": sft}
+    recipe = {"name": "small", "prompt": "compact", "max_tokens_cot": 256, "sft_weak": sft, "sft_answer": sft}
     (shop.folder / "small.yaml").write_text(yaml.safe_dump(recipe | {"hcm_grpo": stage_2}))
     shop.config["training"]["recipe"] = str(shop.folder / "small.yaml")
 

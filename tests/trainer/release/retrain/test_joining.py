@@ -55,7 +55,7 @@ def test_two_machines_train_together(
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         yaml.safe_dump(
-            {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": sft, "sft_answer": sft}
+            {"name": "small", "prompt": "compact", "max_tokens_cot": 256, "sft_weak": sft, "sft_answer": sft}
         )
     )
     with socket.socket() as probe:
