@@ -17,7 +17,8 @@ from trainer.endpoint.client import Completion, Endpoint
 from trainer.endpoint.errors import EndpointUnusable, Refused, Unanswered
 
 REFUSED_FROM_THE_START = 5
-"""Number of refusals before the first answer after which the endpoint is taken to refuse every request."""
+"""Number of refusals before the first answer after which the endpoint is taken to refuse every request, if one
+question is asked at a time. Each further worker adds one, because refusals arrive faster than answers."""
 
 
 class Named(Protocol):
@@ -143,7 +144,7 @@ class Workers:
             keep()
             return True
         self._held.append((error, keep))
-        if len(self._held) >= REFUSED_FROM_THE_START:
+        if len(self._held) >= REFUSED_FROM_THE_START + self._concurrency - 1:
             raise self._refuses_everything()
         return False
 
