@@ -9,5 +9,9 @@ class WrongAddress(DatabaseError):
     """No database is given, or its address has a form that cannot be used; the same command would fail again."""
 
 
+class DatabaseUnreachable(DatabaseError):
+    """The database does not answer now. It may answer later, and nothing has to be changed for that."""
+
+
 class PictureStoreError(Exception):
     """The store cannot be used now; the message says why."""
