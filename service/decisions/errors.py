@@ -15,3 +15,8 @@ class DatabaseUnreachable(DatabaseError):
 
 class PictureStoreError(Exception):
     """The store cannot be used now; the message says why."""
+
+
+def first_line(error: Exception) -> str:
+    """An error for the log. Further lines of a database's error hold the query and its values, such as comments."""
+    return str(error).partition("\n")[0][:300]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ from screening.images import Picture
 from screening.runtime.daemon_thread import in_daemon_thread
 from service.config.settings import Settings
 from service.decisions.database import Database
-from service.decisions.errors import DatabaseError, DatabaseUnreachable, PictureStoreError
+from service.decisions.errors import DatabaseError, DatabaseUnreachable, PictureStoreError, first_line
 from service.decisions.picture_store import PictureStore
 from service.decisions.record import record_of
 from service.decisions.writer import DecisionWriter
@@ -33,6 +34,21 @@ _END_SECONDS = 5.0
 """Maximum time to wait for running queries when the service ends."""
 _QUERIES = 4
 """Maximum number of the HTTP interface's queries that run at the same time."""
+_LOG_SECONDS = 10.0
+"""Minimum time between two log lines about queries that failed."""
+
+
+class _FailureLog:
+    """Logs why queries fail, for not every one of them. Only the event loop's thread uses it."""
+
+    def __init__(self) -> None:
+        self._silent_until = 0.0
+
+    def note(self, error: Exception) -> None:
+        now = time.monotonic()
+        if now >= self._silent_until:
+            self._silent_until = now + _LOG_SECONDS
+            log(LOGGER, logging.WARNING, "the decision store cannot be used", error=first_line(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +62,7 @@ class DecisionStore:
     """Whether an answer that cannot be stored is refused."""
     places: asyncio.Semaphore
     """A place for each query of the interface that may run now."""
+    failures: _FailureLog = field(default_factory=_FailureLog)
 
     def check_room(self) -> None:
         """Refuse a request early, before its body is read.
@@ -77,6 +94,7 @@ class DecisionStore:
         try:
             return await asyncio.shield(asking)
         except (sa.exc.DBAPIError, sa.exc.TimeoutError, DatabaseError, PictureStoreError) as error:
+            self.failures.note(error)
             raise DecisionsUnavailable from error
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from screening.runtime.daemon_thread import for_each
 from service.decisions.database import Database
 from service.decisions.erasure import mark_unreferenced
-from service.decisions.errors import DatabaseError, PictureStoreError
+from service.decisions.errors import DatabaseError, PictureStoreError, first_line
 from service.decisions.kept_pictures import keep_pictures
 from service.decisions.picture_store import PictureStore
 from service.decisions.record import DecisionRecord, StoredPicture
@@ -134,7 +134,7 @@ class DecisionWriter:
                 failures += 1
                 if type(error) is not logged:  # of another kind: the database answers again, and has another version
                     logged = type(error)
-                    log(LOGGER, logging.WARNING, "decisions cannot be stored; trying again", error=_first_line(error))
+                    log(LOGGER, logging.WARNING, "decisions cannot be stored; trying again", error=first_line(error))
                 if self._must_give_up(pause):
                     return self._drop(batch, "the service ends before the stores can be used again")
             else:
@@ -145,7 +145,7 @@ class DecisionWriter:
     def _write_one_by_one(self, batch: Sequence[DecisionRecord], error: Exception) -> None:
         """Drop the record that is at fault; the others of its batch must not be lost with it."""
         if len(batch) == 1:
-            return self._drop(batch, _first_line(error))
+            return self._drop(batch, first_line(error))
         for record in batch:
             self._write_until_done([record])
         return None
@@ -206,7 +206,3 @@ def _may_pass(error: Exception) -> bool:
     if isinstance(error, sa.exc.DBAPIError):
         return not isinstance(error, sa.exc.DataError | sa.exc.IntegrityError)
     return isinstance(error, sa.exc.TimeoutError | DatabaseError | PictureStoreError)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:300]

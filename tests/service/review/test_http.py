@@ -236,6 +236,24 @@ async def test_a_database_that_cannot_be_reached_answers_503(open_review, tmp_pa
 
 
 @ON_SQLITE
+async def test_the_log_names_the_cause_of_a_503_and_nothing_that_people_wrote(
+    open_review, tmp_path, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr("service.decisions.store._LOG_SECONDS", 3600)
+    async with open_review(1, decisions=f"sqlite:///{tmp_path / 'decisions.db'}") as running:
+        (one,) = (await running.client.get("/decisions", headers=LEAD)).json()["decisions"]
+        with sqlite3.connect(tmp_path / "decisions.db") as connection:
+            connection.execute("DROP TABLE feedback")
+        connection.close()
+        order = {"kind": "shown", "options": "A", "comment": WRITING}
+        for _ in range(2):
+            sent = await running.client.post(f"/decisions/{one['id']}/feedback", json=order, headers=LEAD)
+            assert sent.status_code == 503 and sent.json()["type"].endswith(":decisions-unavailable")
+    (logged,) = [one for one in caplog.records if one.getMessage() == "the decision store cannot be used"]
+    assert logged.fields == {"error": "(sqlite3.OperationalError) no such table: feedback"}, "once, and only the cause"
+
+
+@ON_SQLITE
 async def test_the_metrics_show_the_queue(open_review, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("service.review.monitor.SECONDS", 0.01)
     same = {"decisions": f"sqlite:///{tmp_path / 'decisions.db'}"}
