@@ -231,6 +231,11 @@ class Settings(BaseSettings):
         return bool(self.api_keys) or self.keys_file is not None
 
     @property
+    def has_keys(self) -> bool:
+        """Whether there is any key, of whatever scope."""
+        return self.needs_key or bool(self.admin_keys or self.feedback_keys)
+
+    @property
     def upload_pace(self) -> Pace:
         """The minimum pace of uploads."""
         return Pace(self.body_timeout_seconds, self.body_min_rate)
