@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import sqlite3
 from typing import Any
 
@@ -75,6 +76,21 @@ async def test_a_decision_becomes_a_task_a_review_and_a_label(open_review, make_
 async def make(running, count: int, **fields: Any) -> None:
     made = await running.client.post("/review/tasks", json={"count": count, "reviews": 1} | fields, headers=LEAD)
     assert made.status_code == 201, made.text
+
+
+@ON_SQLITE
+async def test_five_comments_of_the_greatest_length_may_be_written_in_escapes(open_review) -> None:
+    said = 4000 * "\U0001f469"
+    async with open_review(1) as running:
+        await make(running, 1)
+        (task,) = (await lease(running))["leases"]
+        review = review_of(task["lease"], "13", comment=said)
+        review["verdicts"] = [one | {"comment": said} for one in review["verdicts"]]
+        headers = REVIEW | {"Content-Type": "application/json"}
+        sent = await running.client.post("/review/reviews", content=json.dumps(review), headers=headers)
+        (own,) = (await running.client.get("/review/reviews", headers=REVIEW)).json()["reviews"]
+    assert sent.status_code == 201, sent.text
+    assert {own["comment"], *(one["comment"] for one in own["verdicts"])} == {said}
 
 
 async def test_a_repeated_submission_answers_200_with_the_same_body(open_review) -> None:
