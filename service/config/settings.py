@@ -223,6 +223,8 @@ class Settings(BaseSettings):
             raise ValueError("--review needs --decisions and --pictures, which store what people review")
         if self.decisions_required and self.decisions is None:
             raise ValueError("--decisions-required needs --decisions and --pictures, which store the decisions")
+        if "*" in self.trusted_proxies and len(self.trusted_proxies) > 1:
+            raise ValueError("--trusted-proxies: * trusts every peer; give it alone, or give the proxies without it")
         return self
 
     @property
@@ -260,13 +262,13 @@ def _origin(text: str) -> str:
 
 
 def _proxy(text: str) -> str:
-    """Check that uvicorn understands an entry of `trusted_proxies`."""
-    if text != "*":
-        try:
-            ip_network(text, strict=False)
-        except ValueError:
-            raise ValueError(f"{text!r} is not an IP address, a network such as 10.0.0.0/8, or *") from None
-    return text
+    """Return an entry of `trusted_proxies` as uvicorn reads it, which takes `10.0.0.5/8` for no network."""
+    if text == "*":
+        return text
+    try:
+        return str(ip_network(text, strict=False))
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IP address, a network such as 10.0.0.0/8, or *") from None
 
 
 _OPTIONAL = frozenset(name for name, field in Settings.model_fields.items() if field.default is None)

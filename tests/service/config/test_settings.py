@@ -8,6 +8,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from service.config.launch_options import add_options
 from service.config.settings import PREFIX, Settings, SettingsError, StoreSettings, load
@@ -185,6 +186,21 @@ def test_a_key_in_place_of_its_hash_is_refused_without_repeating_it(setting, val
 def test_a_trusted_proxy_is_an_address_or_a_network(value) -> None:
     with pytest.raises(SettingsError, match=r"--trusted-proxies .* is not an IP address"):
         load({"engine": "scripted", "trusted_proxies": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "trusted"),
+    [("10.0.0.5/8", "10.1.2.3"), ("127.0.0.1, fd00::1", "fd00::1"), ("fd00::5/8", "fd12::1"), ("*", "203.0.113.9")],
+)
+def test_uvicorn_trusts_the_proxies_that_are_given(value, trusted) -> None:
+    settings = load({"engine": "scripted", "trusted_proxies": value})
+    hosts = ProxyHeadersMiddleware(None, list(settings.trusted_proxies)).trusted_hosts
+    assert trusted in hosts and (value == "*" or "203.0.113.9" not in hosts)
+
+
+def test_every_peer_is_trusted_alone_or_not_at_all() -> None:
+    with pytest.raises(SettingsError, match=r"--trusted-proxies: \* trusts every peer; give it alone"):
+        load({"engine": "scripted", "trusted_proxies": "10.0.0.0/8, *"})
 
 
 def test_help_shows_values_units_bounds_and_defaults() -> None:
