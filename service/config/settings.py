@@ -302,7 +302,8 @@ def load(given: dict[str, Any]) -> Settings:
     An empty variable counts as not set, and an empty option as not given if the default is None.
 
     Raises:
-        SettingsError: a `SCREENING_*` variable is unknown, a value is invalid, or the path of the keys file is empty.
+        SettingsError: a `SCREENING_*` variable is unknown, a value is invalid, or that of API keys or the keys file is
+            empty.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for variable in sorted(os.environ):
@@ -312,7 +313,7 @@ def load(given: dict[str, Any]) -> Settings:
                 f"Unknown setting {variable}{f'; did you mean {near[0]}?' if near else '.'} (In Kubernetes, a Service "
                 "whose name begins with 'screening' adds such variables; set enableServiceLinks: false.)"
             )
-    _refuse_empty_keys_file(given)
+    _refuse_empty_keys(given)
     try:
         return Settings(**{name: value for name, value in given.items() if value != "" or name not in _OPTIONAL})
     except ValidationError as error:
@@ -322,16 +323,22 @@ def load(given: dict[str, Any]) -> Settings:
         raise SettingsError(where + first["msg"].removeprefix("Value error, ")) from None
 
 
-def _refuse_empty_keys_file(given: dict[str, Any]) -> None:
-    """Refuse an empty path where a keys file was meant. If it counted as not given, everyone might call `/screen`.
+_NO_KEYS = {
+    "keys_file": "the path is empty. Give the path of the keys file, or leave this setting out if there is none.",
+    "api_keys": "there is no key in it. Give the SHA-256 of a key, or leave this setting out to open /screen.",
+}
+"""What is wrong with an empty value of the settings without which everyone may call `/screen`."""
+
+
+def _refuse_empty_keys(given: dict[str, Any]) -> None:
+    """Refuse an empty value where keys were meant. If it counted as not given, everyone might call `/screen`.
 
     Raises:
-        SettingsError: the path is empty.
+        SettingsError: a value is empty, or has only separators.
     """
-    variable = f"{PREFIX}KEYS_FILE"
-    of_environment = [value for name, value in os.environ.items() if name.upper() == variable]
-    if "" in ([given["keys_file"]] if "keys_file" in given else of_environment):
-        raise SettingsError(
-            f"--keys-file ({variable}): the path is empty. Give the path of the keys file, or leave this setting out "
-            "if there is none."
-        )
+    for setting, problem in _NO_KEYS.items():
+        variable = f"{PREFIX}{setting.upper()}"
+        of_environment = [value for name, value in os.environ.items() if name.upper() == variable]
+        values = [str(given[setting])] if setting in given else of_environment
+        if any(not value.strip(", ") for value in values):
+            raise SettingsError(f"--{setting.replace('_', '-')} ({variable}): {problem}")

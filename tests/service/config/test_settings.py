@@ -56,7 +56,7 @@ def test_a_wrong_value_names_its_option(given, word) -> None:
         load(given)
 
 
-@pytest.mark.parametrize("name", sorted(Settings.model_fields.keys() - {"keys_file"}))
+@pytest.mark.parametrize("name", sorted(Settings.model_fields.keys() - {"api_keys", "keys_file"}))
 def test_an_empty_variable_counts_as_not_set(name, monkeypatch) -> None:
     monkeypatch.setenv(PREFIX + name.upper(), "")
     assert getattr(load({}), name) == Settings.model_fields[name].default
@@ -115,6 +115,23 @@ def test_an_empty_path_of_the_keys_file_does_not_open_the_service(given, variabl
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=r"--keys-file \(SCREENING_KEYS_FILE\): the path is empty"):
+        load({"engine": "scripted", **given})
+
+
+@pytest.mark.parametrize(
+    ("given", "variables"),
+    [
+        ({}, {"SCREENING_API_KEYS": ""}),
+        ({}, {"screening_api_keys": " , "}),
+        ({}, {"SCREENING_API_KEYS": "", "SCREENING_KEYS_FILE": "keys"}),
+        ({"api_keys": ""}, {}),
+        ({"api_keys": ","}, {"SCREENING_API_KEYS": "a" * 64}),
+    ],
+)
+def test_an_empty_list_of_keys_does_not_open_the_service(given, variables, monkeypatch) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=r"--api-keys \(SCREENING_API_KEYS\): there is no key in it"):
         load({"engine": "scripted", **given})
 
 
