@@ -340,5 +340,5 @@ def _refuse_empty_keys(given: dict[str, Any]) -> None:
         variable = f"{PREFIX}{setting.upper()}"
         of_environment = [value for name, value in os.environ.items() if name.upper() == variable]
         values = [str(given[setting])] if setting in given else of_environment
-        if any(not value.strip(", ") for value in values):
+        if any(not value.replace(",", "").strip() for value in values):
             raise SettingsError(f"--{setting.replace('_', '-')} ({variable}): {problem}")

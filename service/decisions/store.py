@@ -63,6 +63,7 @@ class DecisionStore:
     places: asyncio.Semaphore
     """A place for each query of the interface that may run now."""
     failures: _FailureLog = field(default_factory=_FailureLog)
+    """Where `ask` logs why it failed."""
 
     def check_room(self) -> None:
         """Refuse a request early, before its body is read.

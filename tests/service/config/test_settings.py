@@ -122,7 +122,7 @@ def test_an_empty_path_of_the_keys_file_does_not_open_the_service(given, variabl
     ("given", "variables"),
     [
         ({}, {"SCREENING_API_KEYS": ""}),
-        ({}, {"screening_api_keys": " , "}),
+        ({}, {"screening_api_keys": " ,\n"}),
         ({}, {"SCREENING_API_KEYS": "", "SCREENING_KEYS_FILE": "keys"}),
         ({"api_keys": ""}, {}),
         ({"api_keys": ","}, {"SCREENING_API_KEYS": "a" * 64}),
