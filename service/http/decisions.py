@@ -50,7 +50,6 @@ from service.schemas import ScreenAnswer
 
 router = APIRouter(prefix="/decisions", tags=["decisions"])
 
-_MAX_BODY = 16 * 2**10
 DecisionId = Annotated[str, Path(max_length=64, description="The answer's `id`.")]
 Position = Annotated[int, Path(ge=0, le=len(OPTIONS), description="0 for the original, 1 to 4 for A to D.")]
 
@@ -158,7 +157,7 @@ async def send_feedback(request: Request, decision: DecisionId) -> Response:
     store, caller = _let_in(request)
     refuse_unprintable(decision)
     key = _idempotency_key(request)
-    order = await read_order(request, FeedbackOrder, max_bytes=_MAX_BODY)
+    order = await read_order(request, FeedbackOrder)
     add = partial(
         feedback.add,
         store.database,

@@ -11,7 +11,16 @@ from starlette.responses import Response
 
 from screening.task import OPTIONS
 from service.errors import LeaseLost, LeaseNotFound, ReviewConflict, ReviewNotFound
-from service.http.json_api import BODY_ERRORS, SECURED, json_answer, read_order, refuse_unprintable, service_of, takes
+from service.http.json_api import (
+    BODY_ERRORS,
+    MAX_BODY,
+    SECURED,
+    json_answer,
+    read_order,
+    refuse_unprintable,
+    service_of,
+    takes,
+)
 from service.http.openapi import problem_responses
 from service.http.review_access import lead_of, reviewer_of, store_of
 from service.http.review_bodies import (
@@ -26,8 +35,12 @@ from service.http.review_bodies import (
 from service.http.review_common import COMMON, PICTURE, send_picture
 from service.http.review_views import lease_shown, review_shown, stored_shown, submission_of
 from service.review import leases, reviews
+from service.schemas import MAX_COMMENT_BYTES
 
 router = APIRouter(prefix="/review", tags=["review"])
+
+_MAX_REVIEW = MAX_BODY + len(OPTIONS) * MAX_COMMENT_BYTES
+"""Maximum size of a review in bytes: it has a comment on each picture, and one on the task."""
 
 LeaseId = Annotated[str, Path(max_length=64, description="Id of the lease.")]
 ReviewId = Annotated[str, Path(max_length=36, description="Id of the review.")]
@@ -112,7 +125,7 @@ async def skip_task(request: Request, lease: LeaseId) -> Response:
 )
 async def send_review(request: Request) -> Response:
     person, service, store = reviewer_of(request), service_of(request), store_of(request)
-    order = await read_order(request, ReviewOrder)
+    order = await read_order(request, ReviewOrder, max_bytes=_MAX_REVIEW)
     refuse_unprintable(order.lease)
     stored, is_new = await store.ask(partial(reviews.submit, store.database, submission_of(order), person.name))
     if is_new:

@@ -19,7 +19,7 @@ from service.http.session_token import COOKIE, SECONDS, issue
 
 router = APIRouter(prefix="/review/session", tags=["review"])
 
-_MAX_BODY = 4096
+_MAX_BODY = 16 * 2**10
 
 
 class SessionOrder(BaseModel):

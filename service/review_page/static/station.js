@@ -318,7 +318,7 @@ export class Station {
 
   refused(entry, error) {
     if (this.last?.body.id === entry.body.id) this.setLast(null);
-    if (error.status === 404) return this.say("info", "The last task was erased before your review arrived.");
+    if (error.erased) return this.say("info", "The last task was erased before your review arrived.");
     this.queue.unshift({ ...entry.task, draft: drafts.refusedOf(entry.task.draft, error.status), beatAt: 0 });
     this.say("error", `The service refused the review, which is open again: ${error.message}`);
   }
