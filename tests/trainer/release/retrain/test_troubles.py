@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.trainer.release.retrain.shop import SAMPLES, Shop
 from trainer.release.promote.rollback import rollback
 from trainer.release.retrain import machine
 from trainer.release.retrain.lock import Epoch, Lease, newest_lease
+from trainer.release.retrain.state import utc_now, write_state
 
 pytestmark = pytest.mark.slow
 
@@ -186,6 +188,21 @@ def test_a_lease_from_a_wrong_clock_ends(shop: Shop) -> None:
     assert lease.held_against("here", 600, ours_ended=True)
     assert replace(lease, seen=now + 300).held_against("here", 600, ours_ended=True), "clocks differ a little"
     assert not replace(lease, seen=now + 86_400 * 365).held_against("here", 600, ours_ended=True)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "decided"), [(timedelta(minutes=5), "skip"), (timedelta(days=365), "run")], ids=["a little", "a year"]
+)
+def test_a_run_that_ended_by_a_wrong_clock_does_not_stop_later_ones(ahead: timedelta, decided: str, shop: Shop) -> None:
+    assert shop.call() == 0
+    state = shop.state
+    assert state.finished is not None
+    state.finished.ended = (utc_now() + ahead).isoformat()
+    write_state(shop.work, state)
+    shop.config["when"] = {"new_labels": 0, "new_products": 0, "days_after_run": 1}
+    assert shop.call("--decide-only") == 0
+    decision = shop.state.decision
+    assert decision is not None and decision.decision == decided
 
 
 @pytest.mark.parametrize("damage", ["soon", "nan", "inf"])
