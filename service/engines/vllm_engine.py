@@ -168,7 +168,7 @@ class VllmEngine:
         await asyncio.to_thread(self._reaper.look, os.getpid())
         if llm.vllm_config.speculative_config is not None:
             await self._command(llm, llm.collective_rpc(WATCH_DRAFTS))
-        await self._command(llm, llm.collective_rpc(WATCH_PICTURES))
+        await self._command(llm, llm.collective_rpc(WATCH_PICTURES, args=(manifest.image.tokens_per_picture,)))
         await self._command(llm, llm.update_weight_version(manifest.digest))
         self._prompts = prompts = PromptRenderer(llm, fast=self._fast_preprocessing)
         await self._command(llm, prompts.prepare(manifest))
