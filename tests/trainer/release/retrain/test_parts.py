@@ -43,6 +43,7 @@ def test_the_shortest_configuration_has_defaults(tmp_path: Path) -> None:
         ({"confirm": {"services": ["shop:8000"]}}, "not a URL"),
         ({"confirm": {"services": ["http://shop:800000"]}}, "not a URL"),
         ({"confirm": {"services": ["http://"]}}, "not a URL"),
+        ({"confirm": {"services": ["https://shop"], "every_address": True}}, "confirm: every_address needs URLs"),
         ({"training": {"recipe": "tiny", "nodes": 2, "rendezvous": "node-0"}}, "training.rendezvous"),
         ({"data": {"directories": []}}, "data: give directories, or collect"),
         ({"data": {"collect": {"service": "shop:8000", "key_file": "key"}}}, "data.collect.service: 'shop:8000'"),
