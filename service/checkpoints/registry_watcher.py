@@ -1,8 +1,9 @@
 """The registry watcher: the service loads the checkpoint that an alias of the registry names.
 
 If the registry does not answer, the service keeps its checkpoint. A refused checkpoint is not tried again (also after a
-restart) until its directory holds something else. After another failure (a store that is not mounted, an incomplete
-copy, a full disk, a busy service) the watcher tries again, less and less often: each attempt reads a whole checkpoint.
+restart) until its directory holds something else, or the service runs on another kind of machine. After another failure
+(a store that is not mounted, an incomplete copy, a full disk, a busy service) the watcher tries again, less and less
+often: each attempt reads a whole checkpoint.
 
 A checkpoint that needs an engine restart waits for a random time, because a service answers no request while its engine
 restarts, and all services of a fleet see the alias move at the same moment.

@@ -236,6 +236,21 @@ async def test_a_retry_that_succeeds_clears_the_verdict_and_its_note(serve, stor
     assert remembered(tmp_path / "state")["refused"] == {}
 
 
+async def test_a_refusal_ends_on_another_kind_of_machine(serve) -> None:
+    class Upgraded(ObedientEngine):
+        machine = "scripted, of another version"
+
+    engine = ObedientEngine()
+    engine.fails["probe"] = version("2")
+    async with serve(engine) as running:
+        assert (await running.take_up("two")).status_code == 409
+    async with serve() as running:
+        assert "refused before" in (await running.take_up("two")).json()["detail"]
+    async with serve(Upgraded()) as running:
+        assert (await running.state())["refused"] == []
+        assert (await running.take_up("two")).status_code == 200
+
+
 DAMAGED = ["", "{", "[]", "null", '{"served": 7}', '{"refused": {"x@y": 7}}', "\x00", "[" * 100_000]
 
 

@@ -19,7 +19,7 @@ from screening.checkpoint.registry import CANDIDATE, PRODUCTION, Registry
 from screening.prompt import COMPACT
 from screening.task import Dimension
 from tests.screening.checkpoint.test_domain import make_domain
-from tests.trainer.published import make_checkpoint, make_data, make_evaluation, say
+from tests.trainer.published import loosen, make_checkpoint, make_data, make_evaluation, say
 from trainer.__main__ import main
 from trainer.evaluation.compare.paired import difference_interval
 from trainer.evaluation.compare.pairs import read_pairs
@@ -479,6 +479,18 @@ def test_part_of_the_data_training_data_and_unproved_checkpoints_are_refused(
     assert shop.run("promote", "6", "--force", "--reason", "x") == 2 and "no probes" in capsys.readouterr().err
     (shop.folder / "store" / "part" / "model.safetensors").write_text("changed")
     assert shop.promote("part", 1) == 2 and "bytes" in capsys.readouterr().err
+    assert shop.production() is None
+
+
+def test_a_version_that_was_changed_after_it_was_published_is_not_promoted(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.version("one", wrong=OLD_WRONG)
+    loosen(shop.folder / "store" / "one")
+    for command in (lambda: shop.promote("one", 1), lambda: shop.run("promote", "1", "--force", "--reason", "x")):
+        assert command() == 2
+        said = capsys.readouterr().err
+        assert f"{shop.folder / 'store' / 'one'}: " in said and "recorded on something else" in said
     assert shop.production() is None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest, read_manifest, verify
 from screening.checkpoint.registry import Version
+from screening.checkpoint.seal import check_seal
 from screening.errors import CheckpointError, UserError
 from screening.task import DIMENSIONS, Dimension
 from trainer.evaluation.evaluate.result import Evaluation, read_evaluation
@@ -30,7 +31,8 @@ def whole(version: Version) -> Manifest:
     """The manifest of a version that services can load.
 
     Raises:
-        CheckpointError: the directory is incomplete, holds another checkpoint, or has no probes.
+        CheckpointError: the directory is incomplete, holds another checkpoint, has no probes, or was changed after it
+            was published.
     """
     manifest = verify(version.directory)
     if manifest.digest != version.digest:
@@ -39,6 +41,10 @@ def whole(version: Version) -> Manifest:
         )
     if manifest.probes is None:
         raise CheckpointError(f"{version.directory} has no probes, so services refuse it. Publish it with --again")
+    try:
+        check_seal(manifest)
+    except CheckpointError as error:
+        raise CheckpointError(f"{version.directory}: {error}") from error
     return manifest
 
 

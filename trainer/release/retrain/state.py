@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +18,9 @@ Outcome = Literal["promoted", "refused", "unchanged", "superseded", "failed"]
 by others during the run. `failed`: bad input."""
 FINISHED: frozenset[Outcome] = frozenset({"promoted", "refused", "unchanged"})
 """Outcomes after which the labels of a run are no longer new."""
+CLOCK_ERROR = timedelta(days=1)
+"""Maximum time that a recorded moment may lie in the future, for example because of another time zone. A later one is
+from a wrong clock and is ignored, because it would hold for years."""
 
 
 def _is_time(text: str) -> str:
