@@ -305,8 +305,7 @@ class VllmEngine:
             EngineLost: the engine died.
             EngineFailed: this one request failed.
         """
-        if (llm := self._llm) is None:
-            raise EngineLost()
+        llm, _ = self._loaded()
         try:
             # Cancelling this cancels the call, which aborts its request in the engine core.
             outputs = llm.generate(prompt, sampling, request_id, trace_headers=outgoing_headers())

@@ -15,6 +15,7 @@ from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest, read_manifest, store_manifest, verify
 from screening.checkpoint.probes import Probe, Probes
 from screening.checkpoint.registry import PRODUCTION
+from screening.checkpoint.seal import sealed
 from tests.trainer.coloured import thought
 from tests.trainer.published import make_prober
 from tests.trainer.release.retrain.shop import Shop, called
@@ -84,7 +85,8 @@ def serve(shop: Shop, checkpoint: Path) -> None:
     directory = shop.folder / "store" / "small"
     shutil.copytree(checkpoint, directory)
     probe = Probe(seed=0, mode=Mode.COT, answer="x", logprobs=(-1.0,))
-    manifest = read_manifest(directory).model_copy(update={"probes": Probes(questions=(probe,), tolerance=0.1)})
+    probes = Probes(questions=(probe,), tolerance=0.1)
+    manifest = sealed(read_manifest(directory).model_copy(update={"probes": probes}))
     store_manifest(manifest, directory)
     version = register(shop.registry, directory, manifest)
     move(shop.registry, shop.registry.named(PRODUCTION), version, "promote", by="ann", reason=None)
