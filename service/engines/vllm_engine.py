@@ -305,7 +305,8 @@ class VllmEngine:
             EngineLost: the engine died.
             EngineFailed: this one request failed.
         """
-        llm, _ = self._loaded()
+        if (llm := self._llm) is None:
+            raise EngineLost()
         try:
             # Cancelling this cancels the call, which aborts its request in the engine core.
             outputs = llm.generate(prompt, sampling, request_id, trace_headers=outgoing_headers())
@@ -314,7 +315,7 @@ class VllmEngine:
             raise
         except Exception as error:
             # `alive` is false until `start` has ended, so it says nothing about a warm-up question.
-            if self._llm is not llm or llm.errored:
+            if llm.errored or self._llm is not llm:
                 raise EngineLost() from error
             raise EngineFailed(f"vLLM failed the request: {type(error).__name__}: {error}") from error
         if final is None:
