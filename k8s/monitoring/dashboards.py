@@ -78,7 +78,7 @@ SERVICE = [
         Panel("Refused", {"{{reason}}": _rate("screening_rejected_total", "reason")}, "reqps"),
         Panel("Given up", {"{{reason}}": _rate("screening_aborted_total", "reason")}, "reqps"),
         Panel("Answers by source", {"{{source}}": _rate("screening_answers_total", "source")}, "reqps"),
-        Panel("Memory of kept answers", {"{{kind}}": "sum by (kind) (screening_kept_bytes{@})"}, "bytes"),
+        Panel("Memory of cached answers", {"{{kind}}": "sum by (kind) (screening_cache_bytes{@})"}, "bytes"),
     ],
     [
         Panel(
@@ -90,7 +90,7 @@ SERVICE = [
         ),
         Panel(
             "Engine restarts, 1 h",
-            {"{{cause}} {{result}}": "sum by (cause, result) (increase(screening_engine_rebuilds_total{@}[1h]))"},
+            {"{{cause}} {{result}}": "sum by (cause, result) (increase(screening_engine_restarts_total{@}[1h]))"},
         ),
         Panel(
             "Decisions to be stored",
@@ -108,7 +108,7 @@ MODEL = [
             "Checkpoints served", {"{{name}} {{version}}": "count by (name, version) (screening_checkpoint_info{@})"}
         ),
         Panel("Swaps, 1 h", {"{{result}}": "sum by (result) (increase(screening_swaps_total{@}[1h]))"}),
-        Panel("Closed during a swap", _quantiles("screening_swap_closed_seconds"), "s"),
+        Panel("Pause of a swap", _quantiles("screening_swap_pause_seconds"), "s"),
     ],
     [
         Panel("Decisions by option", {"{{option}}": _rate("screening_choices_total", "option")}, "reqps"),

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.checkpoints.hot_swap import HotSwap, Swap
-from service.checkpoints.registry_watcher import Following, RegistryWatcher
+from service.checkpoints.registry_watcher import RegistryState, RegistryWatcher
 from service.checkpoints.store_reads import StoreRead
 from service.errors import (
     CheckpointRefused,
@@ -60,9 +60,9 @@ class CheckpointState(BaseModel):
     """Past swaps, newest first."""
     refused: list[Refusal]
     """Refused checkpoints, newest first."""
-    reading: list[StoreRead]
+    store_reads: list[StoreRead]
     """Reads of the checkpoint store that have not finished. A read that hangs does not block other reads."""
-    following: Following | None
+    registry: RegistryState | None
     """State of the registry watcher. Null if the service watches no registry."""
 
 
@@ -96,8 +96,8 @@ async def get_checkpoint(request: Request) -> Response:
         busy=hot_swap.busy,
         swaps=list(reversed(hot_swap.swaps)),
         refused=[_refusal(key, reason) for key, reason in reversed(served.history.refused.items())],
-        reading=served.reads.under_way(),
-        following=watcher.state if watcher else None,
+        store_reads=served.reads.under_way(),
+        registry=watcher.state if watcher else None,
     )
     return json_answer(state)
 
