@@ -66,7 +66,7 @@ class CheckpointState(BaseModel):
     """State of the registry watcher. Null if the service watches no registry."""
 
 
-class CheckpointOrder(BaseModel):
+class CheckpointRequest(BaseModel):
     """Request to serve a checkpoint."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -108,14 +108,14 @@ async def get_checkpoint(request: Request) -> Response:
     responses=problem_responses(
         Unauthenticated, Forbidden, InsufficientScope, *BODY_ERRORS, CheckpointRefused, NotReady, SwapBusy
     ),
-    openapi_extra=SECURED | takes(CheckpointOrder),
+    openapi_extra=SECURED | takes(CheckpointRequest),
     operation_id="serve_checkpoint",
     response_description="The service serves the checkpoint.",
     summary="Verify a checkpoint of the store and serve it, or keep the current one if verification fails",
 )
 async def post_checkpoint(request: Request) -> Response:
     hot_swap = _hot_swap(request)
-    order = await read_order(request, CheckpointOrder, max_bytes=_MAX_BODY)
+    order = await read_order(request, CheckpointRequest, max_bytes=_MAX_BODY)
     source = await _resolve(hot_swap, service_of(request).settings.checkpoint_store, order.checkpoint)
     swap = await hot_swap.swap_to(source, retry=order.retry)
     return json_answer(swap)

@@ -87,7 +87,7 @@ class Decision(Documented):
     """Oldest first."""
 
 
-class FeedbackOrder(Documented):
+class FeedbackRequest(Documented):
     """Feedback on a decision."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)

@@ -32,7 +32,7 @@ from service.http.decision_bodies import (
     DecisionPicture,
     DecisionSummary,
     Feedback,
-    FeedbackOrder,
+    FeedbackRequest,
 )
 from service.http.json_api import (
     BODY_ERRORS,
@@ -149,7 +149,7 @@ async def get_decision_picture(request: Request, decision: DecisionId, position:
     response_model=Feedback,
     status_code=201,
     responses=problem_responses(*_COMMON, *BODY_ERRORS, DecisionNotFound, IdempotencyKeyReused),
-    openapi_extra=SECURED | takes(FeedbackOrder),
+    openapi_extra=SECURED | takes(FeedbackRequest),
     operation_id="send_feedback",
     summary="Say what became of a decision",
     response_description="The feedback was added, or had been added with the same Idempotency-Key.",
@@ -158,7 +158,7 @@ async def send_feedback(request: Request, decision: DecisionId) -> Response:
     store, caller = _let_in(request)
     refuse_unprintable(decision)
     key = _idempotency_key(request)
-    order = await read_order(request, FeedbackOrder, max_bytes=_MAX_BODY)
+    order = await read_order(request, FeedbackRequest, max_bytes=_MAX_BODY)
     add = partial(
         feedback.add,
         store.database,
