@@ -71,7 +71,7 @@ class Feedback(Documented):
 
 
 class Decision(Documented):
-    """A kept decision."""
+    """A stored decision."""
 
     id: str
     """The answer's `id`."""

@@ -1,4 +1,4 @@
-"""`/decisions`: kept decisions, their pictures, feedback and erasure. They exist only if the service keeps
+"""`/decisions`: stored decisions, their pictures, feedback and erasure. They exist only if the service keeps
 decisions."""
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _COMMON = (Unauthenticated, Forbidden, InsufficientScope, InvalidRequest, Decisi
     responses=problem_responses(*_COMMON),
     openapi_extra=SECURED,
     operation_id="list_decisions",
-    summary="Kept decisions, newest first",
+    summary="Stored decisions, newest first",
     response_description="One page.",
 )
 async def list_decisions(

@@ -13,7 +13,7 @@ from service.schemas import Documented
 
 
 class TasksRequest(RequestBody):
-    """Request to make tasks from kept decisions."""
+    """Request to make tasks from stored decisions."""
 
     count: int = Field(ge=1, le=100_000, strict=True)
     """Maximum number of tasks."""

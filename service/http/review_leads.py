@@ -58,7 +58,7 @@ async def review_statistics(
     responses=problem_responses(*COMMON, *BODY_ERRORS),
     openapi_extra=SECURED | takes(TasksRequest),
     operation_id="make_tasks",
-    summary="Make tasks from kept decisions, by quota",
+    summary="Make tasks from stored decisions, by quota",
     description="Needs an admin key.",
     response_description="The tasks are in the queue.",
 )

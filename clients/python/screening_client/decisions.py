@@ -1,4 +1,4 @@
-"""`Client.decisions` and `AsyncClient.decisions`: kept decisions, their pictures, feedback and erasure.
+"""`Client.decisions` and `AsyncClient.decisions`: stored decisions, their pictures, feedback and erasure.
 
 A test holds that the signatures of the twins are the same.
 """
