@@ -12,6 +12,7 @@ from itertools import product
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from screening.answer import Mode, Reason
+from screening.task import NONE, OPTIONS
 from service.engines.protocol import Engine, LoadedCheckpoint
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -173,6 +174,7 @@ class Metrics:
             (self.rejected, product(("queue_full", "not_ready", "unauthenticated", "insufficient_scope"))),
             (self.aborted, product(("client_gone", "deadline"))),
             (self.unreadable, product(Reason, Mode)),
+            (self.choices, product((*OPTIONS, NONE), Mode)),
             (self.out_of_domain, product(("out-of-domain", "domain-unknown"))),
             (self.boxes, product(("given", "dropped"))),
             (self.decisions, product(("stored", "dropped", "erased"))),
