@@ -47,11 +47,12 @@ class Swap(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     digest: str
-    """SHA-256 of the manifest of the checkpoint that is served since this swap."""
+    """Digest of the checkpoint that is served since this swap: SHA-256 over everything that decides its answers; probes
+    and descriptive fields are left out."""
     version: str
     """Version of that checkpoint."""
     previous: str
-    """SHA-256 of the manifest of the checkpoint that was served before."""
+    """Digest of the checkpoint that was served before."""
     how: How
     """`in_place`: the running engine loaded the weights; `restarted`: the engine was restarted; `unchanged`: the
     checkpoint was served already."""

@@ -57,7 +57,8 @@ class RegistryState(BaseModel):
     version: int | None = None
     """Version that the alias named last."""
     digest: str | None = None
-    """SHA-256 of that version's manifest."""
+    """Digest of that version: SHA-256 over everything that decides the checkpoint's answers; probes and descriptive
+    fields are left out."""
     outcome: Outcome = "not_asked"
     """`current`: it is served; `loaded`: the last poll loaded it; `waiting`: it needs an engine restart, which is
     postponed; `refused`, `unavailable`, `busy`: it is not served, see `reason`; `missing`: the registry has no such

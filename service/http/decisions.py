@@ -151,7 +151,7 @@ async def get_decision_picture(request: Request, decision: DecisionId, position:
     responses=problem_responses(*_COMMON, *BODY_ERRORS, DecisionNotFound, IdempotencyKeyReused),
     openapi_extra=SECURED | takes(FeedbackRequest),
     operation_id="send_feedback",
-    summary="Say what became of a decision",
+    summary="Add feedback to a decision",
     response_description="The feedback was added, or had been added with the same Idempotency-Key.",
 )
 async def send_feedback(request: Request, decision: DecisionId) -> Response:

@@ -73,7 +73,7 @@ async def get_leased_picture(request: Request, lease: LeaseId, number: PictureNu
     openapi_extra=SECURED,
     operation_id="extend_lease",
     summary="Extend a lease",
-    response_description="The lease goes on.",
+    response_description="The lease was extended.",
 )
 async def extend_lease(request: Request, lease: LeaseId) -> Response:
     person, store = reviewer_of(request), store_of(request)

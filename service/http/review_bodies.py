@@ -88,7 +88,7 @@ class Leases(Documented):
 
 
 class LeaseExtended(Documented):
-    """The lease goes on."""
+    """The lease was extended."""
 
     expires_at: datetime
     """Its new end, in UTC."""
