@@ -59,7 +59,7 @@ def offer(service: Any, published: Path, make_sample: Callable[[int], Any], name
 FOUND_BY = {
     "manifest": "not a valid manifest|recorded on something else|no probes|larger than",
     "compare": "but different tensors",
-    "inspection": r"config\.json|cannot read a question|image\.(size|tokens)|its (tokenizer|prompt|architecture)",
+    "inspection": r"config\.json|cannot read a question|image\.(size|tokens)|(its|'s) (tokenizer|prompt|architecture)",
 }
 """The place where a fault is found, by a part of its reason. All other reasons come from the copy."""
 
