@@ -144,7 +144,7 @@ class CheckpointName(Documented):
     version: str
     """Version of the checkpoint."""
     digest: str
-    """SHA-256 of the checkpoint's manifest, which lists every file with its digest."""
+    """SHA-256 over everything that decides the checkpoint's answers; probes and descriptive fields are left out."""
 
 
 class Timings(Documented):

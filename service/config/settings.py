@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     """Time in seconds between two polls of the registry, with a random variation of up to 25 %."""
     registry_timeout_seconds: float = Field(30.0, gt=0)
     """Maximum time in seconds to wait for the registry. At start-up the service then loads --checkpoint."""
-    rebuild_spread_seconds: float = Field(120.0, ge=0)
+    restart_spread_seconds: float = Field(120.0, ge=0)
     """Maximum random delay in seconds before a checkpoint that needs an engine restart is loaded."""
     engine: str = "vllm"
     """Engine that answers requests: vllm; scripted, a deterministic stand-in that needs no checkpoint; or
@@ -115,9 +115,9 @@ class Settings(BaseSettings):
     """Maximum time in seconds to read up to 1 MiB from a checkpoint store; after that, the swap is postponed."""
     engine_hang_seconds: float = Field(30.0, gt=0)
     """Maximum time in seconds without output while the engine has requests; after that, the service restarts it."""
-    engine_rebuild_seconds: float = Field(600.0, gt=0)
+    engine_restart_seconds: float = Field(600.0, gt=0)
     """Maximum time in seconds for one engine restart."""
-    engine_rebuild_attempts: int = Field(5, ge=1)
+    engine_restart_attempts: int = Field(5, ge=1)
     """Number of consecutive failed engine restarts after which /livez answers 503."""
     decode_threads: int = Field(2, ge=1, le=256)
     """Number of threads that decode pictures of up to 4 megapixels; an equal number decodes larger pictures."""

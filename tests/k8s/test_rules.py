@@ -194,6 +194,12 @@ def test_the_first_event_of_a_kind_is_an_increase() -> None:
     assert watched <= from_the_start
 
 
+def test_a_share_of_the_outputs_exists_before_the_first_readable_one() -> None:
+    """The divisor adds readable and unreadable outputs. It has no value while either has no series."""
+    exposed = {sample.name for family in Metrics().registry.collect() for sample in family.samples}
+    assert {"screening_choices_total", "screening_unreadable_answers_total"} <= exposed
+
+
 def test_the_latency_alert_has_buckets_around_its_threshold() -> None:
     """Without them the quantile is interpolated between 10 and 30 s, and says nothing about 20 s."""
     metrics = Metrics()

@@ -1,4 +1,4 @@
-"""`Client.decisions` and `AsyncClient.decisions`: kept decisions, their pictures, feedback and erasure.
+"""`Client.decisions` and `AsyncClient.decisions`: stored decisions, their pictures, feedback and erasure.
 
 A test holds that the signatures of the twins are the same.
 """
@@ -106,7 +106,7 @@ class Decisions:
         comment: str | None = None,
         idempotency_key: str | None = None,
     ) -> Feedback:
-        """Say what became of a decision.
+        """Add feedback to a decision: what became of it.
 
         Args:
             kind: `shown`: the shop showed these pictures. `returned`: a customer returned the product because of these.
@@ -220,7 +220,7 @@ class AsyncDecisions:
         comment: str | None = None,
         idempotency_key: str | None = None,
     ) -> Feedback:
-        """Say what became of a decision.
+        """Add feedback to a decision: what became of it.
 
         Args:
             kind: `shown`: the shop showed these pictures. `returned`: a customer returned the product because of these.

@@ -187,7 +187,7 @@ export class Station {
 
   toggleBest() {
     const next = drafts.toggleBest(this.task.draft, this.selected);
-    if (next === this.task.draft) this.say("info", "The best picture is chosen among two or more usable ones.");
+    if (next === this.task.draft) this.say("info", "Mark at least two pictures usable before you choose the best.");
     this.edit(next);
   }
 

@@ -167,7 +167,7 @@ async def test_a_checkpoint_that_fails_in_any_engine_is_refused_at_once_and_the_
             assert refused.status_code == 409 and "told to fail at inspect" in refused.json()["detail"]
             assert str(store / "three") in refused.json()["detail"], "the directory that the operator knows"
         assert engine.history == ["start 1"]
-        assert running.metric("screening_engine_rebuilds_total", cause="swap", result="failed") == 0
+        assert running.metric("screening_engine_restarts_total", cause="swap", result="failed") == 0
         assert (await running.client.post("/screen", json=sample.json())).status_code == 200
 
 

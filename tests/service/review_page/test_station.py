@@ -367,7 +367,7 @@ def test_a_correction_is_skipped_at_once_unless_it_was_changed(station, review, 
 
 def test_the_best_picture_is_chosen_among_usable_ones_only(station):
     press(station, "a 1 b")
-    station.get_by_text("The best picture is chosen among two or more usable ones.").wait_for()
+    station.get_by_text("Mark at least two pictures usable before you choose the best.").wait_for()
     press(station, "2 a 1 b")
     assert stored_drafts(station)[0]["best"] == 1
     press(station, "2 q")

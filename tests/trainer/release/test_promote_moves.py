@@ -1,5 +1,5 @@
 # ruff: noqa: F401, F811 - fixtures of another module
-"""Moves of the alias: roll-back, a move that was killed, and two promoters at once."""
+"""Moves of the alias: rollback, a move that was killed, and two promoters at once."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class When(_Section):
     days_after_run: float = Field(1, ge=0, le=3650)
     """Minimum time since the last finished run, in days. Default: 1."""
     days_after_rollback: float = Field(3, ge=0, le=3650)
-    """Minimum time since the last roll-back of production, in days: a person should have looked. Default: 3."""
+    """Minimum time since the last rollback of production, in days: a person should have looked. Default: 3."""
 
 
 class Budget(_Section):
