@@ -51,7 +51,7 @@ class Decisions:
             choice: the chosen picture, `N` for none.
             min_confidence: lowest confidence, 0 to 1.
             max_confidence: highest confidence, 0 to 1.
-            needs_review: whether the answer asked for a person's look.
+            needs_review: whether the answer has `needs_review` set.
             product: `metadata["product"]` of the request.
             caller: name of the key that asked.
             page_size: decisions of one request, 1 to 500.
@@ -163,7 +163,7 @@ class AsyncDecisions:
             choice: the chosen picture, `N` for none.
             min_confidence: lowest confidence, 0 to 1.
             max_confidence: highest confidence, 0 to 1.
-            needs_review: whether the answer asked for a person's look.
+            needs_review: whether the answer has `needs_review` set.
             product: `metadata["product"]` of the request.
             caller: name of the key that asked.
             page_size: decisions of one request, 1 to 500.

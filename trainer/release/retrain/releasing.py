@@ -67,7 +67,7 @@ def production_now(context: Context) -> Version | None:
 
 def publish(context: Context, directory: Path) -> Result:
     """Register a published directory, unless a later run has begun."""
-    context.check_epoch()
+    context.check_token()
     version = register(context.registry, directory, read_manifest(directory))
     return {"version": version.number, "digest": version.digest, "directory": str(version.directory)}
 
@@ -107,7 +107,7 @@ def promote(context: Context, _out: Path) -> Result:
     if standing.alias == candidate.number:
         return {"before": last.before if last else None, "after": candidate.number}
     if last and last.digest == candidate.digest and standing.alias == last.before and not history.obscured:
-        context.check_epoch()  # killed after recording the move
+        context.check_token()  # killed after recording the move
         context.registry.point(PRODUCTION, candidate.number)
         return {"before": last.before, "after": candidate.number}
     _see_that_production_stayed(context, standing.version)
@@ -123,7 +123,7 @@ def promote(context: Context, _out: Path) -> Result:
         by=user_and_machine(),
         reason=reason,
         gate=summary(measured, directory),
-        guard=context.check_epoch,
+        guard=context.check_token,
     )
     return {"before": made.before, "after": made.after}
 

@@ -57,8 +57,8 @@ class Run(_Record):
     """Why it was begun."""
     calls: int = 0
     """Number of calls of the command for this run; more than 1 after a kill."""
-    epochs: list[int] = []
-    """Fencing epoch of each call."""
+    fencing_tokens: list[int] = []
+    """Fencing token of each call."""
     stages: dict[str, Done] = {}
     ended: Time | None = None
     outcome: Outcome | None = None

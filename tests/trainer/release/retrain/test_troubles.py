@@ -21,7 +21,7 @@ from tests.trainer.published import make_data
 from tests.trainer.release.retrain.shop import SAMPLES, Shop
 from trainer.release.promote.rollback import rollback
 from trainer.release.retrain import machine
-from trainer.release.retrain.lock import Epoch, Lease, newest_lease
+from trainer.release.retrain.lock import FencingToken, Lease, newest_lease
 from trainer.release.retrain.state import utc_now, write_state
 
 pytestmark = pytest.mark.slow
@@ -168,7 +168,7 @@ def test_a_run_that_is_overtaken_leaves_the_gpu(shop: Shop, monkeypatch: pytest.
     def overtake() -> None:
         with pytest.MonkeyPatch.context() as free:
             free.setattr("trainer.release.retrain.lock.busy_with", lambda *_, **__: None)
-            Epoch(shop.registry, "elsewhere", "node-7", 600).acquire(ours_ended=True)
+            FencingToken(shop.registry, "elsewhere", "node-7", 600).acquire(ours_ended=True)
 
     before("sft", overtake, monkeypatch)
     assert shop.call() == 1
@@ -184,7 +184,7 @@ def test_a_failed_decision_is_in_the_metrics(options: tuple[str, ...], shop: Sho
 
 def test_a_lease_from_a_wrong_clock_ends(shop: Shop) -> None:
     now = time.time()
-    lease = Lease(epoch=1, work="elsewhere", holder="node-7", seen=now, released=False)
+    lease = Lease(token=1, work="elsewhere", holder="node-7", seen=now, released=False)
     assert lease.held_against("here", 600, ours_ended=True)
     assert replace(lease, seen=now + 300).held_against("here", 600, ours_ended=True), "clocks differ a little"
     assert not replace(lease, seen=now + 86_400 * 365).held_against("here", 600, ours_ended=True)
@@ -207,7 +207,7 @@ def test_a_run_that_ended_by_a_wrong_clock_does_not_stop_later_ones(ahead: timed
 
 @pytest.mark.parametrize("damage", ["soon", "nan", "inf"])
 def test_a_damaged_lease_does_not_block(damage: str, shop: Shop) -> None:
-    with Epoch(shop.registry, "elsewhere", "node-7", 600) as other:
+    with FencingToken(shop.registry, "elsewhere", "node-7", 600) as other:
         other.acquire(ours_ended=True)
         with shop.registry.client() as client:
             client.set_model_version_tag("screening.retrain", "1", "seen", damage)
