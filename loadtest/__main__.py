@@ -56,7 +56,7 @@ docs/load-tests.md explains the figures."""
 
 def _describe(command: ModuleType, summary: str) -> dict[str, Any]:
     """Text for `--help`: the summary, and the docstring of the module without its first line."""
-    without_directory = ("bench", "decisions", "fleet", "observe")
+    without_directory = ("bench", "catalogue", "decisions", "fleet", "observe")
     writes_directory = command.__name__.rpartition(".")[2] not in without_directory
     return {
         "description": f"{summary[0].upper()}{summary[1:]}.\n\n{str(command.__doc__).partition(chr(10))[2].strip()}",

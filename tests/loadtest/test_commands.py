@@ -54,6 +54,14 @@ def test_every_command_says_what_it_is_for(name, capsys) -> None:
     assert "default:" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_only_a_command_that_records_a_run_says_where_the_run_is_kept(name, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert ("Each run writes its own directory" in shown) == ("new directory for requests.jsonl" in shown)
+
+
 def test_an_unknown_command_is_refused(capsys) -> None:
     assert main(["swop"]) == 2
     assert "swap" in capsys.readouterr().err
