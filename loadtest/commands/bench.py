@@ -55,7 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rendered.add_arguments(parser)
     parser.add_argument(
         "--baselines",
-        "--peers",
         action="store_true",
         help="also measure vLLM's API server and transformers' generate, and print the ratios",
     )

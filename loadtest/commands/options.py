@@ -103,7 +103,8 @@ def add_further(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(program=PROGRAM)
 
 
-def add_oracles(parser: argparse.ArgumentParser) -> None:
+def add_canary_store(parser: argparse.ArgumentParser) -> None:
+    """Add the option for the directory of the canary checkpoints."""
     parser.add_argument(
         "--store",
         type=Path,

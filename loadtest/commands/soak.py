@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="maximum time of one request in seconds (default: 90)",
     )
     add_target(parser)
-    options.add_oracles(parser)
+    options.add_canary_store(parser)
     options.add_run(parser, "soak")
 
 

@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-restart", action="store_true", help="do not time a restart at the end")
     options.add_service(parser)
-    options.add_oracles(parser)
+    options.add_canary_store(parser)
     options.add_run(parser, "swap")
 
 

@@ -21,7 +21,7 @@ class Asker:
     def __init__(self, client: AsyncClient, questions: Iterator[Question], recorder: RunRecorder) -> None:
         self._client = client
         self._questions = questions
-        self._book = recorder
+        self._recorder = recorder
         self._asked = 0
         self.stage: str | None = None
         """Name of the current part of the run, recorded with every new exchange."""
@@ -36,7 +36,7 @@ class Asker:
         number, stage, question = self._asked, self.stage, next(self._questions)
         self._asked += 1
         request_id = f"load-{number}"
-        sent = self._book.now
+        sent = self._recorder.now
         try:
             screening = await self._client.screen(
                 original=question.original, generated=question.generated, request_id=request_id
@@ -50,14 +50,14 @@ class Asker:
             number=number,
             intended=sent if intended is None else intended,
             sent=sent,
-            finished=self._book.now,
+            finished=self._recorder.now,
             attempts=max(1, len(statuses)),
             refusals=tuple(status for status in statuses[:-1] if status is not None),
             repeated=question.repeated,
             stage=stage,
             **found,
         )
-        self._book.add(exchange)
+        self._recorder.add(exchange)
         return exchange
 
 

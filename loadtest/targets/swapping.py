@@ -34,7 +34,7 @@ class Operator:
         self.served = Served()
         self.served.start(pair[0].digest)
         self.key = secrets.token_urlsafe(24)
-        self._book = recorder
+        self._recorder = recorder
         self._next = cycle((pair[1], pair[0]))
 
     @property
@@ -51,7 +51,7 @@ class Operator:
 
     async def swap(self, http: httpx.AsyncClient, stage: str) -> Event:
         """Order the other checkpoint and record the outcome."""
-        canary, ordered = next(self._next), self._book.now
+        canary, ordered = next(self._next), self._recorder.now
         try:
             response = await http.post(
                 "/admin/checkpoint",
@@ -62,13 +62,13 @@ class Operator:
             status, body = response.status_code, _object(response)
         except httpx.HTTPError as error:
             status, body = None, {"detail": f"{type(error).__name__}: {error}"}
-        answered = self._book.now
+        answered = self._recorder.now
         if status == 200:
             self.served.swapped(canary.digest, ordered, answered)
         else:  # the old checkpoint is still served, so the same one is ordered again
             next(self._next)
         body = {key: value for key, value in body.items() if key not in ("at", "status")}
-        return self._book.note(
+        return self._recorder.note(
             "swap", ordered, answered=answered, ordered=canary.digest, stage=stage, status=status, **body
         )
 
@@ -77,10 +77,10 @@ class Operator:
 
         Do not cancel this: it must wait for an ordered swap, because the served checkpoint would be unknown otherwise.
         """
-        due = self._book.now + every
-        while not await over.sleep(due - self._book.now):
+        due = self._recorder.now + every
+        while not await over.sleep(due - self._recorder.now):
             await self.swap(http, stage)
-            due = max(due + every, self._book.now)
+            due = max(due + every, self._recorder.now)
 
 
 def _object(response: httpx.Response) -> dict[str, Any]:
