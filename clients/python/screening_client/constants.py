@@ -1,4 +1,4 @@
-"""All defaults of the client. Times are in seconds."""
+"""All defaults and limits of the client. Times are in seconds."""
 
 VERSION = "0.1.0"
 
@@ -16,6 +16,7 @@ LONGEST_RETRY_AFTER = 120.0  # maximum Retry-After; the client does not retry if
 PATIENCE = 180.0  # a single call's total wait for a 503 with Retry-After; in a bulk run, the time without any answer
 
 PAGE_SIZE = 100  # decisions of one request of a list
+LARGEST_PAGE = 500  # maximum number of decisions of one request; the service has the same limit
 
 CONCURRENCY = 8
 CANCEL_GRACE = 0.5  # maximum time that a cancelled bulk run waits for its threads

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar, get_args
 import httpx
 
 from screening_client import wire
+from screening_client.constants import LARGEST_PAGE
 from screening_client.decision_results import (
     Decision,
     Feedback,
@@ -22,13 +23,12 @@ from screening_client.decision_results import (
     parse_page,
 )
 from screening_client.errors import InputError
-from screening_client.request import checked_key
+from screening_client.request import checked_key, checked_share
 from screening_client.result import Choice, Option
 
 T = TypeVar("T")
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_LARGEST_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,13 @@ class Filters:
             "until": _moment(self.until, "until"),
             "checkpoint": _text(self.checkpoint, "checkpoint"),
             "choice": self.choice,
-            "min_confidence": _share(self.min_confidence, "min_confidence"),
-            "max_confidence": _share(self.max_confidence, "max_confidence"),
+            "min_confidence": checked_share(self.min_confidence, "min_confidence"),
+            "max_confidence": checked_share(self.max_confidence, "max_confidence"),
             "needs_review": None if self.needs_review is None else str(self.needs_review).lower(),
             "product": _text(self.product, "product"),
             "caller": _text(self.caller, "caller"),
         }
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: str(value) for name, value in found.items() if value is not None}
 
 
 def page(parameters: Mapping[str, str], page_size: int, cursor: str | None = None) -> Call[Page]:
@@ -88,8 +88,8 @@ def page(parameters: Mapping[str, str], page_size: int, cursor: str | None = Non
     Raises:
         InputError: `page_size` is not a number from 1 to 500.
     """
-    if isinstance(page_size, bool) or not isinstance(page_size, int) or not 1 <= page_size <= _LARGEST_PAGE:
-        raise InputError(f"page_size is {page_size!r}; it must be a whole number from 1 to {_LARGEST_PAGE}")
+    if isinstance(page_size, bool) or not isinstance(page_size, int) or not 1 <= page_size <= LARGEST_PAGE:
+        raise InputError(f"page_size is {page_size!r}; it must be a whole number from 1 to {LARGEST_PAGE}")
     more = {"limit": str(page_size)} | ({} if cursor is None else {"cursor": cursor})
     return Call("GET", "/decisions", _reads(parse_page), parameters={**parameters, **more})
 
@@ -168,14 +168,6 @@ def _moment(moment: datetime | None, name: str) -> str | None:
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
         raise InputError(f"{name} is {moment!r}; it must be a datetime with a time zone")
     return moment.isoformat()
-
-
-def _share(value: float | None, name: str) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise InputError(f"{name} is {value!r}; it must be a number from 0 to 1, or None")
-    return repr(float(value))
 
 
 def _text(value: str | None, name: str) -> str | None:

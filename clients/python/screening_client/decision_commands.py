@@ -5,21 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 from screening_client.batch_results import STDOUT
 from screening_client.client import Client
+from screening_client.constants import LARGEST_PAGE
+from screening_client.decision_calls import Filters
 from screening_client.decision_results import DecisionSummary, Feedback, FeedbackKind
 from screening_client.report import plain, report
 
 Said: TypeAlias = "tuple[Any, str]"
-
-_LARGEST_PAGE = 500
-_FILTERS = (
-    "since", "until", "checkpoint", "choice", "min_confidence", "max_confidence", "needs_review", "product", "caller"
-)  # fmt: skip
 
 
 def decisions(client: Client, arguments: argparse.Namespace) -> Said:
@@ -41,8 +39,8 @@ def feedback(client: Client, arguments: argparse.Namespace) -> Said:
 
 
 def _list(client: Client, arguments: argparse.Namespace) -> Said:
-    filters = {name: getattr(arguments, name) for name in _FILTERS}
-    found = client.decisions.list(**filters, page_size=min(arguments.limit, _LARGEST_PAGE))
+    filters = {each.name: getattr(arguments, each.name) for each in fields(Filters)}
+    found = client.decisions.list(**filters, page_size=min(arguments.limit, LARGEST_PAGE))
     some = list(islice(found, arguments.limit))
     return {"decisions": [one.raw for one in some]}, "\n".join(map(_line, some)) or "no decisions"
 

@@ -81,6 +81,22 @@ def network_for(base_url: str) -> Network:
     return network
 
 
+def parsed_url(text: str) -> httpx.URL:
+    """Parse a URL, and check that sockets accept its host and port.
+
+    Raises:
+        ValueError: it is not a URL, or sockets would refuse its host or port.
+    """
+    try:
+        url = httpx.URL(text)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise ValueError(str(error)) from error
+    url.raw_host.decode().encode("idna")  # as sockets do; its UnicodeError is a ValueError
+    if url.port is not None and not 0 < url.port <= 0xFFFF:
+        raise ValueError(f"the port {url.port} is not between 1 and 65535")
+    return url
+
+
 def bypasses_proxy(url: httpx.URL, no_proxy: str) -> bool:
     """Whether an entry of `no_proxy` matches the address of `url`, according to curl's rules.
 
@@ -138,17 +154,14 @@ def _proxy_for(url: httpx.URL) -> str | None:
 def _checked_proxy(proxy: str, variable: str, host: str) -> str:
     remedy = f"Set {variable} to an address such as http://proxy.example.com:3128, unset it, or add {host} to NO_PROXY."
     try:
-        address = httpx.URL(proxy)
-        address.raw_host.decode().encode("idna")  # sockets do the same, but would fail with a bare UnicodeError
-    except (httpx.InvalidURL, UnicodeError) as error:
+        address = parsed_url(proxy)
+    except ValueError as error:
         raise ConfigurationError(f"{variable} is not a proxy's address ({error}). {remedy}") from error
     if address.scheme not in _PROXY_SCHEMES:
         schemes = ", ".join(_PROXY_SCHEMES)
         raise ConfigurationError(f"{variable} begins with {address.scheme}://, not with one of {schemes}. {remedy}")
     if not address.host:
         raise ConfigurationError(f"{variable} names no host. {remedy}")
-    if address.port is not None and not 0 < address.port <= 0xFFFF:
-        raise ConfigurationError(f"{variable} is not a proxy's address (port {address.port}). {remedy}")
     if address.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
         raise ConfigurationError(
             f"{variable} names a SOCKS proxy ({address.scheme}://{address.host}), but the package socksio is not "

@@ -116,8 +116,8 @@ def prepare(request: ScreenRequest) -> Body:
         mode=request.mode,
         metadata=metadata,
         idempotency_key=key or str(uuid.uuid4()),
-        request_id=request_id or f"req_{uuid.uuid4().hex}",
-        review_below=_share(request.review_below),
+        request_id=request_id or new_request_id(),
+        review_below=checked_share(request.review_below, "review_below"),
         locate=request.locate,
     )
 
@@ -130,11 +130,20 @@ def checked_key(key: str | None) -> str | None:
     return _matching(key, _IDEMPOTENCY_KEY, "idempotency_key", "1 to 255 visible ASCII characters")
 
 
-def _share(value: float | None) -> float | None:
+def new_request_id() -> str:
+    """Make the id of a request whose caller gave none."""
+    return f"req_{uuid.uuid4().hex}"
+
+
+def checked_share(value: float | None, name: str) -> float | None:
+    """
+    Raises:
+        InputError: not a number from 0 to 1.
+    """
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise InputError(f"review_below is {value!r}; it must be a number from 0 to 1, or None")
+        raise InputError(f"{name} is {value!r}; it must be a number from 0 to 1, or None")
     return float(value)
 
 

@@ -13,7 +13,6 @@ Two retries are too few while a service restarts its engine or has a full queue,
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from email.utils import parsedate_to_datetime
@@ -21,7 +20,7 @@ from email.utils import parsedate_to_datetime
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, Retrying, wait_random_exponential
 
-from screening_client import constants
+from screening_client import constants, log
 from screening_client.errors import (
     ConnectionFailed,
     MismatchedAnswer,
@@ -39,8 +38,6 @@ _FINAL_5XX = frozenset({501, 505, 506, 508, 510, 511})
 """Statuses for which a retry is useless, because the server does not support the request (RFC 9110)."""
 _FINAL_CODES = frozenset({"upload-too-slow"})
 """Problems for which a retry is useless although their status is usually retried."""
-
-_LOG = logging.getLogger("screening_client")
 
 
 def worth_retrying(error: BaseException | None) -> bool:
@@ -134,7 +131,7 @@ def _is_refused_connection(error: BaseException | None) -> bool:
 
 
 def _log_wait(state: RetryCallState) -> None:
-    _LOG.info("%s; next attempt in %.1f s", _error_of(state), state.upcoming_sleep)
+    log.LOGGER.info("%s; next attempt in %.1f s", _error_of(state), state.upcoming_sleep)
 
 
 def _error_of(state: RetryCallState) -> BaseException | None:

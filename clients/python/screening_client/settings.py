@@ -17,6 +17,7 @@ import httpx
 
 from screening_client import constants, log
 from screening_client.errors import InputError
+from screening_client.network import parsed_url
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
@@ -211,14 +212,11 @@ def checked_seconds(value: float, name: str) -> float:
 
 def _checked_url(text: str) -> str:
     try:
-        url = httpx.URL(text)
-        url.raw_host.decode().encode("idna")  # sockets do the same, but would fail with a bare UnicodeError
-    except (httpx.InvalidURL, TypeError, UnicodeError) as error:
+        url = parsed_url(text)
+    except ValueError as error:
         raise InputError(f"base_url {text!r} is not a URL: {error}") from error
     if url.scheme not in ("http", "https") or not url.host:
         raise InputError(f"base_url {text!r} must begin with http:// or https:// and name a host")
-    if url.port is not None and not 0 < url.port <= 0xFFFF:
-        raise InputError(f"base_url {text!r} has the port {url.port}; ports are 1 to 65535")
     if url.query or url.fragment:
         raise InputError(f"base_url {text!r} must not contain a query or a fragment")
     return str(url).rstrip("/")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from screening_client.errors import (
     UnexpectedAnswer,
     class_of,
 )
-from screening_client.request import Body
+from screening_client.request import Body, new_request_id
 from screening_client.result import Screening, parse_screening
 from screening_client.retries import parse_retry_after
 from screening_client.settings import Deadline, Settings
@@ -51,7 +50,7 @@ def screen_request(http: httpx.Client | httpx.AsyncClient, settings: Settings, b
 def call_request(http: httpx.Client | httpx.AsyncClient, settings: Settings, call: Call[Any]) -> httpx.Request:
     """Build a request to `/decisions`."""
     headers = settings.headers
-    headers.update({"X-Request-Id": f"req_{uuid.uuid4().hex}", **call.headers})
+    headers.update({"X-Request-Id": new_request_id(), **call.headers})
     url = httpx.URL(settings.url(call.path)).copy_merge_params(dict(call.parameters))
     return http.build_request(call.method, url, headers=headers, json=call.body, extensions=_notes(settings))
 
@@ -59,7 +58,7 @@ def call_request(http: httpx.Client | httpx.AsyncClient, settings: Settings, cal
 def ready_request(http: httpx.Client | httpx.AsyncClient, settings: Settings) -> httpx.Request:
     """Build `GET /readyz`."""
     headers = settings.headers
-    headers["X-Request-Id"] = f"req_{uuid.uuid4().hex}"
+    headers["X-Request-Id"] = new_request_id()
     return http.build_request("GET", settings.url("/readyz"), headers=headers, extensions=_notes(settings))
 
 
