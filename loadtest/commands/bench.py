@@ -22,7 +22,7 @@ from loadtest.load import rendered
 from loadtest.load.levels import Ask, Level, measure_level, table, through
 from loadtest.results.summary import as_json
 from loadtest.targets import baselines, generate_loop
-from loadtest.targets.local_service import running
+from loadtest.targets.local_service import started
 from screening.runtime.argument_types import positive
 from screening.runtime.atomic_write import write_atomically
 from screening_client import AsyncClient
@@ -75,13 +75,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         service_options = [*plain_options(args), "--max-concurrent", str(concurrent), *args.service]
         console.say("Starting the service …")
-        with running(
-            service_options,
-            repository=console.REPOSITORY,
-            start_seconds=args.start_seconds,
-            on_wait=console.waiting(),
-        ) as url:
-            levels = {"service": asyncio.run(_service(url, directory, args))}
+        with started(service_options, start_seconds=args.start_seconds, on_wait=console.waiting()) as service:
+            levels = {"service": asyncio.run(_service(service.url, directory, args))}
     print(table(levels["service"]))
     if args.baselines:
         levels |= _baselines(directory, args, concurrent)

@@ -19,7 +19,7 @@ import psutil
 from loadtest import console
 from loadtest.commands import options
 from loadtest.commands.report import report
-from loadtest.load.asking import SDK_RETRIES, open_asker
+from loadtest.load.asking import open_asker
 from loadtest.load.loops import Stop, closed_loop, stoppable
 from loadtest.results.record import RunRecorder
 from loadtest.results.summary import (
@@ -46,6 +46,7 @@ from loadtest.targets.processes import (
 from loadtest.targets.watching import looking, progress
 from screening.errors import UserError
 from screening.runtime.argument_types import above_zero, positive
+from screening_client.constants import MAX_RETRIES
 
 GONE_SECONDS = 60.0
 """Maximum time in seconds for processes and shared memory to disappear after the service was killed."""
@@ -109,7 +110,7 @@ async def _measure(
     async with (
         stoppable() as stop,
         httpx.AsyncClient(base_url=service.url, trust_env=False) as http,
-        open_asker(service.url, questions, recorder, api_key="", retries=SDK_RETRIES) as asker,
+        open_asker(service.url, questions, recorder, api_key="", retries=MAX_RETRIES) as asker,
     ):
         began = recorder.now
         killing = _kill_in_turn(engines, http, recorder, args, stop)

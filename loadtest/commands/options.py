@@ -124,7 +124,6 @@ def own_service(args: argparse.Namespace, words: Sequence[str], log: Path) -> Ab
     """Start a service with these options and the command's arguments, and keep its log."""
     return started(
         words,
-        repository=REPOSITORY,
         start_seconds=args.start_seconds,
         on_wait=waiting(),
         program=args.program,

@@ -12,7 +12,6 @@ import httpx
 from loadtest.load.pictures import Question
 from loadtest.results.record import Exchange, RunRecorder
 from screening_client import AsyncClient, Screening, ScreeningClientError, StatusError
-from screening_client.constants import MAX_RETRIES
 
 
 class Asker:
@@ -98,10 +97,6 @@ async def open_asker(
     ):
         asker = Asker(client, questions, recorder)
         yield asker
-
-
-SDK_RETRIES = MAX_RETRIES
-"""The SDK's default number of retries."""
 
 
 def _answer(screening: Screening) -> dict[str, Any]:

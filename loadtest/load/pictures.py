@@ -19,7 +19,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "clients" / "python" / "examples" / "products"
+from loadtest.console import REPOSITORY
+
+EXAMPLES = REPOSITORY / "clients" / "python" / "examples" / "products"
 NAMES = ("original", "a", "b", "c", "d")
 
 SIZES = ((800, 800), (1024, 1024), (1200, 900), (900, 1200), (1280, 1280), (1600, 1200))

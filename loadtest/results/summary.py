@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from statistics import linear_regression
 from typing import Any
 
 from loadtest.results.record import Exchange
@@ -196,9 +197,5 @@ def as_json(value: Any) -> Any:
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
     """Least-squares slope of y over x; NaN for fewer than two different x."""
-    if len({x for x, _ in points}) < 2:
-        return math.nan
-    mean_x = sum(x for x, _ in points) / len(points)
-    mean_y = sum(y for _, y in points) / len(points)
-    over = sum((x - mean_x) * (y - mean_y) for x, y in points)
-    return over / sum((x - mean_x) ** 2 for x, _ in points)
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    return linear_regression(xs, ys).slope if len(set(xs)) > 1 else math.nan

@@ -83,7 +83,6 @@ def api_server(name: str, checkpoint: Path, concurrent: int, start_seconds: floa
     settings = [*command_line(arguments | {"max_num_seqs": concurrent}), "--uvicorn-log-level", "warning"]
     with started(
         settings,
-        repository=console.REPOSITORY,
         start_seconds=start_seconds,
         on_wait=console.waiting(),
         program=API_SERVER,

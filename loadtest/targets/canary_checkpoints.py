@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
+from loadtest.console import REPOSITORY
 from screening.checkpoint.manifest import Manifest, read_manifest, verify, write_manifest
 from screening.errors import CheckpointError
 
@@ -72,9 +73,8 @@ def _published(source: Path, store: Path, name: str, seed: int) -> Canary:
         if directory is None:
             command = [sys.executable, "-m", "trainer", "publish", "--checkpoint", str(made), "--store", str(store)]
             command += ["--tracking-uri", "none"]
-            root = Path(__file__).resolve().parents[2]
             done = subprocess.run(  # noqa: S603 - our own trainer
-                command, cwd=root, capture_output=True, text=True, check=False
+                command, cwd=REPOSITORY, capture_output=True, text=True, check=False
             )
             directory = _in_store(store, digest)
             if done.returncode or directory is None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx
 
+from loadtest.console import REPOSITORY
 from loadtest.load.loops import stop_signals
 from screening.errors import UserError
 from screening_client import Client
@@ -52,19 +53,9 @@ class LocalService:
 
 
 @contextmanager
-def running(
-    options: Sequence[str], *, repository: Path, start_seconds: float, on_wait: Callable[[float], object]
-) -> Iterator[str]:
-    """Like `started`, but gives only the URL of the service."""
-    with started(options, repository=repository, start_seconds=start_seconds, on_wait=on_wait) as service:
-        yield service.url
-
-
-@contextmanager
 def started(
     options: Sequence[str],
     *,
-    repository: Path,
     start_seconds: float,
     on_wait: Callable[[float], object],
     program: Sequence[str] = PROGRAM,
@@ -88,7 +79,7 @@ def started(
             ended with an error.
     """
     if port is None:
-        port = _free_port()
+        port = free_port()
     else:
         _check_free(port)
     # Settings for another service in the caller's environment must not affect this one.
@@ -102,7 +93,7 @@ def started(
             with _signals_held():
                 # A separate session, so that Ctrl-C reaches only this program, which then stops the service gracefully.
                 process = subprocess.Popen(  # noqa: S603 - our own service with our own options
-                    command, cwd=repository, env=variables, stdout=output, stderr=output, start_new_session=True
+                    command, cwd=REPOSITORY, env=variables, stdout=output, stderr=output, start_new_session=True
                 )
             url = f"http://127.0.0.1:{port}"
             with local_client(url) as client:
@@ -169,7 +160,8 @@ def _signals_held() -> Iterator[None]:
         signal.raise_signal(number)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that no program uses at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import httpx
 import yaml
 
 from loadtest.console import REPOSITORY
+from loadtest.targets.local_service import free_port
 from screening.errors import UserError
 
 MONITORING = REPOSITORY / "k8s" / "monitoring"
@@ -50,7 +50,7 @@ def monitoring(folder: Path, targets: Mapping[str, str]) -> Iterator[Monitoring]
         MonitoringFailed: a program is missing or did not start.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    prometheus, alertmanager = (f"127.0.0.1:{_free_port()}" for _ in range(2))
+    prometheus, alertmanager = (f"127.0.0.1:{free_port()}" for _ in range(2))
     _write_configuration(folder, targets, alertmanager)
     with ExitStack() as stack:
         stack.enter_context(
@@ -142,10 +142,3 @@ def _program(*names: str) -> str:
     raise MonitoringFailed(
         f"{names[0]} was not found. Run `make tools`, or apt-get install prometheus prometheus-alertmanager."
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from loadtest.commands import idle_swap, kill, soak, swap, sweep, target
 from loadtest.results.record import RunRecorder
 from loadtest.results.summary import load_figures
 from loadtest.targets.canary_checkpoints import Canary
+from loadtest.targets.local_service import started
 from loadtest.targets.swapping import CanaryError
 from screening.answer import Mode
 from screening.checkpoint.manifest import Decoding, ImageContract
@@ -100,12 +100,11 @@ def test_a_service_that_is_not_there_gets_no_load(command, tmp_path, capsys, mon
 
 
 @pytest.mark.slow
-def test_a_sweep_finds_where_the_service_stops_keeping_up(
-    scripted_service, parse, left, tmp_path, capsys, monkeypatch
-) -> None:
+def test_a_sweep_finds_where_the_service_stops_keeping_up(parse, left, tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setattr(sweep, "WARM_UP_SECONDS", 0.5)
     # Two hundred milliseconds an answer, one at a time: five a second at most.
-    with scripted_service("--scripted-latency-ms", "200", "--max-concurrent", "1", "--max-queue", "3") as url:
+    options = ["--engine", "scripted", "--scripted-latency-ms", "200", "--max-concurrent", "1", "--max-queue", "3"]
+    with started(options, start_seconds=300, on_wait=lambda _: None) as service:
         args = parse(
             "sweep",
             "--rates",
@@ -113,7 +112,7 @@ def test_a_sweep_finds_where_the_service_stops_keeping_up(
             "--seconds",
             "3",
             "--base-url",
-            url,
+            service.url,
             "--picture-sizes",
             "96x96",
             "--out",
@@ -152,16 +151,6 @@ def test_a_sweep_keeps_up_however_slow_the_answers_are(exchange) -> None:
     load = load_figures(exchanges, limit_ms=1000, sending=30.0)
     assert load.achieved < 0.95 * load.offered, "the wait for the last answers counts there"
     assert sweep.keeps_up_at({1.0: load}) == 1.0
-
-
-@pytest.fixture
-def scripted_service() -> Callable[..., Any]:
-    from loadtest.commands.options import REPOSITORY
-    from loadtest.targets.local_service import running
-
-    return lambda *arguments: running(
-        ["--engine", "scripted", *arguments], repository=REPOSITORY, start_seconds=300, on_wait=lambda _: None
-    )
 
 
 @pytest.mark.slow

@@ -15,15 +15,14 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from demo_page import page
 from demo_products import DemoFailed, Result, load_products, totals
 from run_demo import run_demo
 
-from loadtest.targets.local_service import local_client, running
+from loadtest.targets.local_service import local_client, started
 from screening.runtime.environment import use_utf8
 from screening_client import Client, Screening, ScreenRequest
 
@@ -41,10 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _demo(arguments: argparse.Namespace) -> int:
     products = load_products(arguments.products)
     with ExitStack() as stack:
-        url = stack.enter_context(_service(arguments))
+        url = _service(arguments, stack)
         client = stack.enter_context(Client(base_url=url) if arguments.base_url else local_client(url))
         print(f"Screening {len(products)} products through the SDK …\n")
-        started = time.monotonic()
+        began = time.monotonic()
         screenings = client.screen_many(
             [
                 ScreenRequest(original=p.original, generated=p.generated, mode=arguments.mode, locate=arguments.locate)
@@ -52,7 +51,7 @@ def _demo(arguments: argparse.Namespace) -> int:
             ],
             concurrency=4,
         )
-        seconds = time.monotonic() - started
+        seconds = time.monotonic() - began
         results = [Result(*pair) for pair in zip(products, screenings, strict=True)]
         for number, result in enumerate(results, 1):
             print(_block(result, f"[{number}/{len(results)}]"))
@@ -67,18 +66,19 @@ def _demo(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _service(arguments: argparse.Namespace) -> Any:
-    """The address of a running service, or a service that this program starts."""
+def _service(arguments: argparse.Namespace, stack: ExitStack) -> str:
+    """The address of a service: one that is already running, or one that runs until `stack` is closed."""
     if arguments.base_url:
         print(f"Using the service at {arguments.base_url}.")
-        return nullcontext(arguments.base_url)
+        return str(arguments.base_url)
     options = ["--engine", arguments.engine]
     if arguments.engine == "vllm":
         if not arguments.checkpoint.is_dir():
             raise DemoFailed(f"{arguments.checkpoint} is not a directory; name a checkpoint with --checkpoint")
         options += ["--checkpoint", str(arguments.checkpoint.resolve())]
     print(f"Starting the service: python -m service {' '.join(options)}")
-    return running(options, repository=REPOSITORY, start_seconds=arguments.start_timeout, on_wait=_spinner())
+    service = started(options, start_seconds=arguments.start_timeout, on_wait=_spinner())
+    return stack.enter_context(service).url
 
 
 def _spinner() -> Callable[[float], None]:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo_products import DemoFailed, agrees
+from demo_products import PICTURES, DemoFailed, agrees
 from run_demo import run_demo
 
 from loadtest.targets.local_service import LocalService, local_client, started
@@ -27,7 +27,6 @@ from screening.runtime.environment import use_utf8
 from screening_client import ScreenRequest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-PICTURES = ("a", "b", "c", "d")
 
 RECIPE = """\
 # As little training as shows an effect: the model learns the corrected questions, and little else.
@@ -97,7 +96,7 @@ def _demo(out: Path, stock: int, questions: int) -> int:
     options = ["--engine", "vllm", "--checkpoint", str(REPOSITORY / "models" / "tiny"), "--registry", registry]
     options += ["--registry-poll-seconds", "2"]
     _step("2. The service screens the day's questions")
-    with started(options, repository=REPOSITORY, start_seconds=600, on_wait=lambda _: None) as service:
+    with started(options, start_seconds=600, on_wait=lambda _: None) as service:
         before = _screened(service, day)
         wrong = [question for question in day if not before[question.name].right]
         print(f"{len(day) - len(wrong)} of {len(day)} decisions are right; a person corrects the other {len(wrong)}.")

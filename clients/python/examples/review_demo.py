@@ -51,9 +51,7 @@ def _demo(arguments: argparse.Namespace) -> NoReturn:
         if arguments.engine == "vllm":
             options += ["--checkpoint", str(REPOSITORY / "models" / "tiny")]
         print("Starting the service. Loading the model takes about half a minute …", flush=True)
-        service = stack.enter_context(
-            started(options, repository=REPOSITORY, start_seconds=600, on_wait=lambda _: None, port=arguments.port)
-        )
+        service = stack.enter_context(started(options, start_seconds=600, on_wait=lambda _: None, port=arguments.port))
         _make_tasks(service.url, products)
         print(f"\nReview at  {service.url}/review\n\nPress Ctrl-C to stop.", flush=True)
         code = service.process.wait()
