@@ -203,7 +203,7 @@ class LeaseNotFound(ServiceError):
 
 
 class LeaseLost(ServiceError):
-    """Another person has the slot of this lease now. A review that is sent all the same is kept."""
+    """Another person has the slot of this lease now. A review that is sent anyway is kept."""
 
 
 class ReviewNotFound(ServiceError):
