@@ -136,7 +136,8 @@ SCREEN_REQUEST: Object = {
                         },
                         "metadata": {
                             "type": "string",
-                            "description": "A JSON object as text, at most 4 KiB. The answer echoes it.",
+                            "description": "A JSON object as text, at most 4 KiB. The answer echoes it. Decisions are "
+                            "found and erased by its `product`.",
                         },
                         "review_below": {
                             "type": "number",

@@ -6,7 +6,7 @@
         service = FakeService(answer("N"))
         with service.client() as client:
             assert publish(product, client) is None
-        assert service.requests[0].metadata == {"sku": "4711"}
+        assert service.requests[0].metadata == {"product": "4711"}
 
 Everything except the network is real: checks, encoding, retries and errors. Each request gets the next reply. When none
 is left, the answer depends only on the pictures, so that the same request always gets the same answer. The stand-in
