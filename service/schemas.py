@@ -96,7 +96,7 @@ class ScreenRequest(Documented):
     mode: Literal["cot", "direct"] = "cot"
     """`cot`: the model explains, then answers. `direct`: the model answers with letters only."""
     locate: bool = False
-    """Whether the answer says where each fault is (`options[].regions`). It takes longer, needs the mode `cot`, and a
+    """Whether the answer says where each issue is (`options[].regions`). It takes longer, needs the mode `cot`, and a
     checkpoint that was trained for it."""
     metadata: dict[str, Any] = {}
     """Any JSON object of at most 4 KiB. The answer echoes it. Decisions are found and erased by its `product`."""
@@ -132,7 +132,7 @@ class OptionAnswer(Documented):
     comment: str | None
     """The model's sentence about the picture. Null in `direct` mode."""
     regions: list[RegionAnswer] | None = Field(None, exclude_if=lambda regions: regions is None)
-    """Where the issues are, at most one region per issue. Only if the request had `locate` set. An issue whose place
+    """Where the issues are, at most one region per issue. Only if the request had `locate` set. An issue whose box
     the model did not give, or gave outside the picture, is missing."""
 
 

@@ -131,7 +131,7 @@ SCREEN_REQUEST: Object = {
                             "type": "string",
                             "enum": ["true", "false"],
                             "default": "false",
-                            "description": "Whether the answer says where each fault is (`options[].regions`). It "
+                            "description": "Whether the answer says where each issue is (`options[].regions`). It "
                             "needs the mode `cot` and a checkpoint that was trained for it.",
                         },
                         "metadata": {

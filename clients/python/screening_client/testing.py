@@ -208,7 +208,7 @@ def _response(reply: Reply, asked: FakeRequest | None) -> httpx.Response:
 
 
 def _located(reply: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Give each issue a place, as a service does for a call with `locate`. A reply with `regions` keeps them."""
+    """Give each issue a box, as a service does for a call with `locate`. A reply with `regions` keeps them."""
     if not isinstance(options := reply.get("options"), list) or not all(isinstance(one, Mapping) for one in options):
         return reply
     return {**reply, "options": [{"regions": _regions(one.get("issues") or ()), **one} for one in options]}
