@@ -30,7 +30,8 @@ def _kinds(weights: dict[str, float]) -> dict[str, float]:
 
     known = [kind for kind in KINDS if kind not in PHOTO_KINDS]
     if unknown := sorted(weights.keys() - set(known)):
-        raise ValueError(f"{', '.join(unknown)}: no defect of a rendered product. Choose from {', '.join(known)}")
+        given, choice = ", ".join(unknown), ", ".join(known)
+        raise ValueError(f"{given}: no kind of defect of a rendered product. Choose from {choice}")
     return weights
 
 
