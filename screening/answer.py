@@ -5,7 +5,7 @@ Chain of thought (paper, appendix B):
     <think>I observed <A> normal: the product is unchanged, <B> appearance: the cap has another colour,
     <C> shadow + layout: …, <D> normal: …, so I ultimately chose AD.</think><answer>AD</answer>
 
-With places: as above, and each sentence that names issues ends with one box per issue, in the order of the dimensions
+With boxes: as above, and each sentence that names issues ends with one box per issue, in the order of the dimensions
 (`screening.boxes`): `<B> appearance: the cap has another colour <box>[[310, 80, 520, 190]]</box>, …`. What is shown as
 reasoning or comment never contains boxes.
 

@@ -1,4 +1,4 @@
-"""Boxes: where in a picture a fault is, as rectangles in shares of the picture's width and height.
+"""Boxes: where in a picture an issue is, as rectangles in shares of the picture's width and height.
 
 The model sees a picture on a padded canvas, which is a square unless the picture has several tiles
 (`screening.inference.pictures`). A `Frame` converts between boxes on the canvas and boxes on the picture as sent.
@@ -19,7 +19,7 @@ Size = tuple[int, int]
 SCALE = 1000
 """Largest coordinate in a model's text."""
 STEP = 10
-"""Coordinates are written as multiples of this. A hundredth of the side is finer than faults can be told apart, and a
+"""Coordinates are written as multiples of this. A hundredth of the side is finer than issues can be told apart, and a
 last digit that is always 0 costs a model nothing to learn."""
 
 

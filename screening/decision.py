@@ -31,7 +31,7 @@ class PictureVerdict:
     comment: str | None
     """The model's sentence about the picture; None in direct mode."""
     regions: tuple[Region, ...] = ()
-    """Where its issues are; empty if the model was not asked or wrote no place."""
+    """Where its issues are; empty if the model was not asked or wrote no box."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def read_decision(
         calibration: that of the checkpoint for the mode.
         dimensions: those that the checkpoint was trained on.
         confidence_cap: maximum confidence, for pictures that are not of the checkpoint's domain.
-        frames: of A, B, C, D if the model was asked where the faults are, so that regions are on the pictures.
+        frames: of A, B, C, D if the model was asked where the issues are, so that regions are on the pictures.
     """
     parsed = parse(text, mode, dimensions)
     if isinstance(parsed, Unreadable):

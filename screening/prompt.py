@@ -20,7 +20,7 @@ from screening.task import DIMENSIONS, OPTIONS, STANDARD_DIMENSIONS, Dimension
 PICTURES_PER_SAMPLE = 1 + len(OPTIONS)
 
 Form = tuple[Mode, bool]
-"""How a checkpoint is asked: the mode, and whether it is to say where the faults are."""
+"""How a checkpoint is asked: the mode, and whether it is to say where the issues are."""
 
 
 class Prompt(BaseModel):
@@ -35,7 +35,7 @@ class Prompt(BaseModel):
     direct: str = Field(max_length=100_000)
     """Instruction for letters only."""
     locate: str | None = Field(None, max_length=100_000, exclude_if=lambda text: text is None)
-    """Instruction for think-then-answer with the place of every issue; None if the checkpoint cannot point at faults.
+    """Instruction for think-then-answer with the box of every issue; None if the checkpoint cannot point at issues.
     Left out of the manifest if it is None, so that such a checkpoint keeps its digest."""
 
     def text(self, mode: Mode, locate: bool = False) -> str:
@@ -47,7 +47,7 @@ class Prompt(BaseModel):
         if not locate:
             return self.cot if mode is Mode.COT else self.direct
         if self.locate is None or mode is not Mode.COT:
-            raise ValueError(f"the prompt {self.version} has no instruction to locate faults in mode {mode}")
+            raise ValueError(f"the prompt {self.version} has no instruction to locate issues in mode {mode}")
         return self.locate
 
     @property
@@ -112,7 +112,7 @@ _LOCATE_COMPACT = " Point at each fault."
 
 
 def locating(prompt: Prompt) -> Prompt:
-    """The prompt of a checkpoint that learns to point at faults: the same texts, and one that asks for boxes."""
+    """The prompt of a checkpoint that learns to point at issues: the same texts, and one that asks for boxes."""
     if prompt.locate is not None:
         return prompt
     ask = _LOCATE_COMPACT if prompt.version == COMPACT.version else _LOCATE

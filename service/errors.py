@@ -12,7 +12,7 @@ ServiceError
 ├── UnsupportedMediaType      the content type is neither multipart/form-data nor application/json
 │   └── BodyEncoded           the body is compressed
 ├── InvalidRequest            a field is wrong or missing; the message names it
-├── LocateUnsupported         the checkpoint cannot say where faults are
+├── LocateUnsupported         the checkpoint cannot say where issues are
 ├── IdempotencyKeyReused      the key belongs to another request
 ├── PictureUrlRefused         the service may not fetch this URL
 ├── PictureFetchFailed        a picture could not be fetched from its URL
@@ -121,11 +121,11 @@ class InvalidRequest(ServiceError):
 
 
 class LocateUnsupported(ServiceError):
-    """The request asks where the faults are, and the checkpoint was not trained to say so."""
+    """The request asks where the issues are, and the checkpoint was not trained to say so."""
 
     def __init__(self) -> None:
         super().__init__(
-            "The checkpoint that is served cannot say where faults are. Send the request without locate, or ask the "
+            "The checkpoint that is served cannot say where issues are. Send the request without locate, or ask the "
             "operator for a checkpoint that was trained with the recipe setting `locate`."
         )
 
@@ -203,7 +203,7 @@ class LeaseNotFound(ServiceError):
 
 
 class LeaseLost(ServiceError):
-    """Another person has the slot of this lease now. A review that is sent all the same is kept."""
+    """Another person has the slot of this lease now. A review that is sent anyway is kept."""
 
 
 class ReviewNotFound(ServiceError):
@@ -255,7 +255,7 @@ PROBLEMS: dict[type[Exception], Problem] = {
     UnsupportedMediaType: Problem(415, "unsupported-media-type", "The content type is not supported"),
     BodyEncoded: Problem(415, "unsupported-media-type", "The content type is not supported"),
     InvalidRequest: Problem(422, "invalid-request", "The request is not valid"),
-    LocateUnsupported: Problem(422, "locate-unsupported", "The checkpoint cannot say where faults are"),
+    LocateUnsupported: Problem(422, "locate-unsupported", "The checkpoint cannot say where issues are"),
     IdempotencyKeyReused: Problem(422, "idempotency-key-reused", "The idempotency key belongs to another request"),
     PictureUrlRefused: Problem(422, "picture-url-refused", "A picture's URL may not be fetched"),
     PictureFetchFailed: Problem(422, "picture-fetch-failed", "A picture could not be fetched from its URL"),

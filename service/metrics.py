@@ -69,7 +69,7 @@ class Metrics:
         )
         self.boxes = Counter(
             "screening_boxes",
-            "Boxes of faults in answers that were asked for them, by result: given, dropped (malformed, out of range, "
+            "Boxes of issues in answers that were asked for them, by result: given, dropped (malformed, out of range, "
             "in the padding or too many).", ["result"], registry=registry,
         )  # fmt: skip
         self.confidence = Histogram(

@@ -83,7 +83,7 @@ class ScreenRequest(Documented):
                 "original": "/9j/4AAQSkZJRgABAQAAAQABAAD…",
                 "generated": ["/9j/4AAQ…A", "/9j/4AAQ…B", "/9j/4AAQ…C", "/9j/4AAQ…D"],
                 "mode": "cot",
-                "metadata": {"sku": "4711"},
+                "metadata": {"product": "4711"},
                 "review_below": 0.8,
             }
         },
@@ -96,10 +96,10 @@ class ScreenRequest(Documented):
     mode: Literal["cot", "direct"] = "cot"
     """`cot`: the model explains, then answers. `direct`: the model answers with letters only."""
     locate: bool = False
-    """Whether the answer says where each fault is (`options[].regions`). It takes longer, needs the mode `cot`, and a
+    """Whether the answer says where each issue is (`options[].regions`). It takes longer, needs the mode `cot`, and a
     checkpoint that was trained for it."""
     metadata: dict[str, Any] = {}
-    """Any JSON object of at most 4 KiB. The answer echoes it."""
+    """Any JSON object of at most 4 KiB. The answer echoes it. Decisions are found and erased by its `product`."""
     review_below: Probability | None = None
     """Confidence below which the answer has `needs_review` set. If it is missing or null, the operator's threshold
     applies."""
@@ -132,7 +132,7 @@ class OptionAnswer(Documented):
     comment: str | None
     """The model's sentence about the picture. Null in `direct` mode."""
     regions: list[RegionAnswer] | None = Field(None, exclude_if=lambda regions: regions is None)
-    """Where the issues are, at most one region per issue. Only if the request had `locate` set. An issue whose place
+    """Where the issues are, at most one region per issue. Only if the request had `locate` set. An issue whose box
     the model did not give, or gave outside the picture, is missing."""
 
 
@@ -240,7 +240,7 @@ class ScreenAnswer(Documented):
                 "source": "engine",
                 "timings": {"queue_ms": 0.4, "decode_ms": 9.1, "engine_ms": 310.2, "total_ms": 321.0},
                 "usage": {"prompt_tokens": 142, "completion_tokens": 71},
-                "metadata": {"sku": "4711"},
+                "metadata": {"product": "4711"},
             }
         },
     )

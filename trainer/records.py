@@ -161,7 +161,7 @@ class Generated(Picture):
         return self.usable or bool(self.dimensions)
 
     def box_of(self, dimension: Dimension) -> Box | None:
-        """Box of the worst defect of one dimension that has one; None if no place is known."""
+        """Box of the worst defect of one dimension that has one; None if no box is known."""
         placed = [one for one in self.defects if one.dimension is dimension and one.box is not None]
         return max(placed, key=lambda one: one.severity).box if placed else None
 

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     if args.baselines and (args.base_url or args.engine != "vllm"):
         raise baselines.BaselineFailed("--baselines needs vLLM on this machine; remove --base-url and --engine.")
     if args.base_url:
-        require_ready(args.base_url)  # before minutes of drawing
+        require_ready(args.base_url)  # before minutes of rendering
     concurrent = args.max_concurrent or max(args.clients)
     asked = WARM_UP + args.requests * len(args.clients)
     directory = rendered.rendered(args, max(asked, generate_loop.NEEDED) if args.baselines else asked)

@@ -128,7 +128,7 @@ class FeatureStatistics(_Strict):
 
 
 class DomainProbe(_Strict):
-    """Recorded scores of pictures that every service can draw. An engine must give the same scores."""
+    """Recorded scores of pictures that every service can make. An engine must give the same scores."""
 
     seed: int = Field(ge=0)
     """Seed of the pictures; see `screening.checkpoint.probes.probe_pictures`."""
@@ -153,7 +153,7 @@ class DomainRule(_Strict):
     """The part of a domain that an answer needs."""
 
     trained_on: str = Field(min_length=1, max_length=200)
-    """Description of the domain in words, such as "drawn product pictures"."""
+    """Description of the domain in words, such as "rendered product pictures"."""
     confidence_cap: float = Field(ge=0, le=0.5)
     """Maximum confidence of an answer about pictures out of the domain: the accuracy of a blind guess on the data."""
 

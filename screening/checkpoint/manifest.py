@@ -130,7 +130,7 @@ class Decoding(_Strict):
     max_tokens_cot: int = Field(256, gt=0, le=32_768)
     max_tokens_direct: int = Field(8, gt=0, le=32_768)
     max_tokens_locate: int | None = Field(None, gt=0, le=32_768, exclude_if=lambda limit: limit is None)
-    """Maximum length of an answer with the place of every issue; None if the checkpoint cannot point at faults."""
+    """Maximum length of an answer with the box of every issue; None if the checkpoint cannot point at issues."""
 
     def max_tokens(self, mode: Mode, locate: bool = False) -> int:
         """Maximum length of an answer in tokens."""

@@ -67,7 +67,7 @@ class PromptRenderer:
     async def question(self, mode: Mode, pictures: Sequence[Image.Image], locate: bool = False) -> Rendered:
         """
         Args:
-            locate: whether the model is to say where the faults are. Only for a checkpoint that can.
+            locate: whether the model is to say where the issues are. Only for a checkpoint that can.
 
         Raises:
             EngineFailed: the pictures do not have the checkpoint's size.

@@ -35,7 +35,7 @@ class LoadedCheckpoint:
     dimensions: tuple[Dimension, ...] = STANDARD_DIMENSIONS
     """The dimensions that the checkpoint was trained on; an answer names no others."""
     locates: bool = False
-    """Whether the checkpoint was trained to say where faults are."""
+    """Whether the checkpoint was trained to say where issues are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Question:
     pictures: tuple[Image.Image, ...]
     """Original, A, B, C, D, each prepared by `screening.inference.pictures` for the checkpoint."""
     locate: bool = False
-    """Whether the model is to say where the faults are. Only for a checkpoint that `locates`, in the mode `cot`."""
+    """Whether the model is to say where the issues are. Only for a checkpoint that `locates`, in the mode `cot`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ _NORMAL_ID = 6
 _FIRST_FREE_ID = 7
 _SURE = math.log(0.99)
 FAULT_BOX = Box(0.25, 0.5, 0.75, 0.6)
-"""Where every fault is, on the padded picture."""
+"""The box of every issue, on the padded picture."""
 _USABLE_SHARE = 0.35
 """Share of the pictures that are usable."""
 

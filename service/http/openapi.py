@@ -131,12 +131,13 @@ SCREEN_REQUEST: Object = {
                             "type": "string",
                             "enum": ["true", "false"],
                             "default": "false",
-                            "description": "Whether the answer says where each fault is (`options[].regions`). It "
+                            "description": "Whether the answer says where each issue is (`options[].regions`). It "
                             "needs the mode `cot` and a checkpoint that was trained for it.",
                         },
                         "metadata": {
                             "type": "string",
-                            "description": "A JSON object as text, at most 4 KiB. The answer echoes it.",
+                            "description": "A JSON object as text, at most 4 KiB. The answer echoes it. Decisions are "
+                            "found and erased by its `product`.",
                         },
                         "review_below": {
                             "type": "number",

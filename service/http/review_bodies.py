@@ -177,7 +177,7 @@ class ReviewStored(Documented):
     id: str
     """The review's id."""
     late: bool
-    """Whether another person had the task when the review arrived. The review counts all the same."""
+    """Whether another person had the task when the review arrived. The review still counts."""
     letters: str
     """The order of display: `CADB` showed picture C as number 1."""
     model: ModelAnswer | None

@@ -44,7 +44,7 @@ class Interpretation:
     span: SpanContext | None = None
     """Span of the request for which the model wrote the output; None if it is not traced."""
     located: bool = False
-    """Whether the model was asked where the faults are. The regions of `parsed` are on the pictures that were sent."""
+    """Whether the model was asked where the issues are. The regions of `parsed` are on the pictures that were sent."""
 
     @property
     def readable(self) -> bool:
@@ -59,7 +59,7 @@ def interpret(generated: Generated, mode: Mode, frames: Sequence[Frame] | None =
     """Parse the model's output and compute its confidence. Output that cannot be parsed has no choice.
 
     Args:
-        frames: of original, A, B, C, D if the model was asked where the faults are; otherwise None.
+        frames: of original, A, B, C, D if the model was asked where the issues are; otherwise None.
     """
     checkpoint = generated.checkpoint
     warnings = domain_warnings(generated)

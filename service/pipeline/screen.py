@@ -96,7 +96,7 @@ class Service:
 
     @property
     def locates(self) -> bool:
-        """Whether the checkpoint that the service serves can say where faults are; see `serving` about swaps."""
+        """Whether the checkpoint that the service serves can say where issues are; see `serving` about swaps."""
         return self.served.manifest.prompt.locate is not None if self.served else self.engine.checkpoint.locates
 
 
@@ -220,7 +220,7 @@ async def _answer(
 def _check_ability(submission: Submission, locates: bool) -> None:
     """
     Raises:
-        LocateUnsupported: the request asks where the faults are, and the checkpoint cannot say so.
+        LocateUnsupported: the request asks where the issues are, and the checkpoint cannot say so.
     """
     if submission.locate and not locates:
         raise LocateUnsupported()

@@ -36,11 +36,11 @@ class Fields:
     review_below: float | None
     """The caller's threshold for `needs_review`; None if the operator's threshold applies."""
     locate: bool = False
-    """Whether the model is to say where the faults are."""
+    """Whether the model is to say where the issues are."""
 
     def __post_init__(self) -> None:
         if self.locate and self.mode is not Mode.COT:
-            raise InvalidRequest("locate needs the mode cot, because a direct answer names no faults. Leave mode out.")
+            raise InvalidRequest("locate needs the mode cot, because a direct answer names no issues. Leave mode out.")
 
     @property
     def blobs(self) -> list[bytes]:

@@ -11,7 +11,7 @@ from screening.answer import Mode
 
 
 def content_digest(mode: Mode, pictures: Iterable[bytes], locate: bool = False) -> bytes:
-    """SHA-256 of the model's input: the mode, whether it is to locate faults, and the bytes of original, A, B, C, D."""
+    """SHA-256 of the model's input: the mode, whether it is to locate issues, and the bytes of original, A, B, C, D."""
     return _digest(mode.value.encode() + (b"+locate" if locate else b""), *pictures)
 
 

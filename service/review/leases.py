@@ -180,7 +180,7 @@ def _available(reviewer: str, job: str | None, now: datetime) -> list[sa.ColumnE
 def _next_slot(connection: sa.Connection, reviewer: str, job: str | None, now: datetime) -> sa.Row[Any] | None:
     """The first slot that the person may get, locked.
 
-    Tasks of which another transaction takes a slot, stores a review or erases the decision are passed over. The task is
+    Tasks of which another transaction takes a slot, stores a review or erases the decision are skipped. The task is
     locked too, because an erasure locks it before its slots: a lease that waited for it could wait forever.
     """
     query = (

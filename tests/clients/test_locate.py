@@ -1,4 +1,4 @@
-"""Where the faults are: the option of a call, the typed result, the command line."""
+"""Where the issues are: the option of a call, the typed result, the command line."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--locate",
         action="store_true",
-        help="also ask where each fault is (`options[].regions`); needs --mode cot and a checkpoint that was trained "
+        help="also ask where each issue is (`options[].regions`); needs --mode cot and a checkpoint that was trained "
         "with the recipe setting `locate` (default: not asked)",
     )
     parser.add_argument(
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm
 
     if args.locate and args.mode != "cot":
-        raise UserError("--locate needs --mode cot, because a direct answer names no faults")
+        raise UserError("--locate needs --mode cot, because a direct answer names no issues")
     order = Order(
         checkpoint=args.checkpoint,
         data=args.data,

@@ -24,7 +24,7 @@ class Job:
     out: Path
     mode: Mode
     locate: bool
-    """Whether the model is asked where the faults are."""
+    """Whether the model is asked where the issues are."""
     review_below: float
     keep: tuple[str, ...] | None
     """Columns of the input that are copied; None for all but the pictures."""

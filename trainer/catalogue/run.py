@@ -39,7 +39,7 @@ class Order:
     out: Path
     mode: Mode
     locate: bool
-    """Whether the model is asked where the faults are."""
+    """Whether the model is asked where the issues are."""
     batch: int
     review_below: float
     keep: tuple[str, ...] | None
@@ -69,7 +69,7 @@ def screen_dataset(order: Order) -> Summary:
 
     Raises:
         CatalogueError: the input cannot be used or has changed, or Ray cannot be used.
-        EvaluationError: the checkpoint cannot say where faults are.
+        EvaluationError: the checkpoint cannot say where issues are.
         CheckpointError: the checkpoint is incomplete or was changed.
         RunMismatch: the output directory belongs to a run with other settings, or another process uses it.
         OSError: the output cannot be written.

@@ -1,1 +1,1 @@
-"""Training data: `render` draws it, `import_pairs` imports verdicts, `annotate` adds reasoning, `split` divides it."""
+"""Training data: `render` makes it, `import_pairs` imports verdicts, `annotate` adds reasoning, `split` divides it."""

@@ -154,7 +154,7 @@ def _unseen(results: Sequence[Evaluation]) -> str:
 
 def _located(manifest: Manifest) -> str:
     most = manifest.decoding.max_tokens_locate
-    return f", with places at most {most}" if most else ""
+    return f", with boxes at most {most}" if most else ""
 
 
 def _licences(manifest: Manifest) -> str:

@@ -1,6 +1,6 @@
 """`python -m trainer shift`: the same samples as photographed elsewhere, with other light, contrast and noise.
 
-This makes a domain shift of known size out of drawn pictures, for experiments. All five pictures of a sample change
+This makes a domain shift of known size out of rendered pictures, for experiments. All five pictures of a sample change
 alike, so labels stay true: what differs between the original and a generated picture still differs.
 """
 

@@ -73,7 +73,7 @@ def export_successor(
 
 
 def able_to_locate(prompt: Prompt, decoding: Decoding) -> dict[str, Any]:
-    """The fields of a manifest by which a service can ask where the faults are."""
+    """The fields of a manifest by which a service can ask where the issues are."""
     most = decoding.max_tokens_locate or decoding.max_tokens_cot + BOX_TOKENS
     return {"prompt": locating(prompt), "decoding": decoding.model_copy(update={"max_tokens_locate": most})}
 

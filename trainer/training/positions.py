@@ -45,9 +45,9 @@ def forms_problem(forms: Iterable[Form], tokens: Tokens, decoding: Decoding, pos
         room = decoding.max_tokens_cot - excess if mode is Mode.COT else 0
         remedy = f"Lower max_tokens_cot to {room}" if room > 0 else "Shorten the prompt"
         if room <= 0 and locate:
-            remedy += ", or teach no places (`locate: 0`, and no `screen_locate`)"
+            remedy += ", or teach no boxes (`locate: 0`, and no `screen_locate`)"
         problem = (
-            f"a question of {question} tokens{' that asks for places' if locate else ''} and an answer of "
+            f"a question of {question} tokens{' that asks for boxes' if locate else ''} and an answer of "
             f"{_answer(decoding, mode, locate)} exceed the model's {positions} positions. {remedy}"
         )
         found.append((room, problem))
@@ -66,7 +66,7 @@ def check_recipe(recipe: Recipe, per_picture: int, tokenizer: Tokenizer, positio
 
 
 def check_places(section: str, checkpoint: Path, parent: Manifest) -> None:
-    """Check the questions of a checkpoint that a stage teaches to say where the faults are.
+    """Check the questions of a checkpoint that a stage teaches to say where the issues are.
 
     Args:
         section: the stage's section of the recipe.

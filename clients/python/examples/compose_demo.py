@@ -1,10 +1,10 @@
-"""Compose pictures from a real cut-out photograph and from drawn product photos, without a model or a network.
+"""Compose pictures from a real cut-out photograph and from rendered product photos, without a model or a network.
 
     python clients/python/examples/compose_demo.py              writes to runs/compose-demo
     python clients/python/examples/compose_demo.py --out DIR    writes somewhere else
 
-The photo has a transparent background. The drawn photos show a product on plain paper, and the segmenter finds it. The
-references are drawn by the trainer's renderer. Exit code: that of `python -m trainer compose`.
+The photo has a transparent background. The rendered photos show a product on plain paper, and the segmenter finds it.
+The references come from the trainer's renderer. Exit code: that of `python -m trainer compose`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def collect_products(directory: Path) -> Path:
-    """Copy the photograph and the drawn photos into one directory."""
+    """Copy the photograph and the rendered photos into one directory."""
     directory.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(HERE / "photos" / "coffee-cup.webp", directory / "coffee-cup.webp")
     for name in DRAWN:

@@ -169,7 +169,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--locate",
         action="store_true",
-        help="also ask where each fault is, and draw the places on the page; needs a checkpoint that was trained for "
+        help="also ask where each issue is, and draw the boxes on the page; needs a checkpoint that was trained for "
         "it, as models/tiny was (default: no)",
     )
     parser.add_argument(
@@ -184,7 +184,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     arguments = parser.parse_args(argv)
     if arguments.locate and arguments.mode == "direct":
-        parser.error("--locate needs --mode cot, because a direct answer names no faults")
+        parser.error("--locate needs --mode cot, because a direct answer names no issues")
     return arguments
 
 

@@ -73,7 +73,7 @@ class Result:
 
     @property
     def described(self) -> bool:
-        """Whether the reasoning describes the original as it was drawn, with its colours, marks and number."""
+        """Whether the reasoning describes the original as it was rendered, with its colours, marks and number."""
         return self.product.name in (self.screening.reasoning or "")
 
 

@@ -151,7 +151,7 @@ def _question(command: argparse.ArgumentParser, scope: str) -> None:
     command.add_argument(
         "--locate",
         action="store_true",
-        help=f"also say where each fault is{scope}; needs a checkpoint that was trained for it (default: no)",
+        help=f"also say where each issue is{scope}; needs a checkpoint that was trained for it (default: no)",
     )
 
 

@@ -149,7 +149,7 @@ class AsyncClient:
             mode: `cot` explains the answer; `direct` is faster.
             metadata: a JSON object of at most 4 KiB, which the result echoes.
             review_below: confidence, 0 to 1, below which `needs_review` is set. Default: the operator's threshold.
-            locate: whether the result says where each fault is (`options["B"].regions`). It takes longer, and the
+            locate: whether the result says where each issue is (`options["B"].regions`). It takes longer, and the
                 checkpoint must have been trained for it.
             timeout: time limits of this call. Default: those of the client.
             idempotency_key: key for all attempts of this call. Default: a new one.

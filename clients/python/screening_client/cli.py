@@ -137,7 +137,7 @@ def _batch(client: Client, arguments: argparse.Namespace) -> int:
         _note(text)
 
     if arguments.locate and arguments.mode == "direct":
-        raise InputError("--locate needs --mode cot, because a direct answer names no faults")
+        raise InputError("--locate needs --mode cot, because a direct answer names no issues")
     counts = run_batch(
         client,
         arguments.file,

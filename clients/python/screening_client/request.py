@@ -105,7 +105,7 @@ def prepare(request: ScreenRequest) -> Body:
     if not isinstance(request.locate, bool):
         raise InputError(f"locate is {request.locate!r}; it must be True or False")
     if request.locate and request.mode != "cot":
-        raise InputError("locate needs mode 'cot', because a direct answer names no faults")
+        raise InputError("locate needs mode 'cot', because a direct answer names no issues")
     generated = four_pictures(request.generated)
     metadata = _metadata_text(request.metadata)
     key = checked_key(request.idempotency_key)

@@ -6,7 +6,7 @@
         service = FakeService(answer("N"))
         with service.client() as client:
             assert publish(product, client) is None
-        assert service.requests[0].metadata == {"sku": "4711"}
+        assert service.requests[0].metadata == {"product": "4711"}
 
 Everything except the network is real: checks, encoding, retries and errors. Each request gets the next reply. When none
 is left, the answer depends only on the pictures, so that the same request always gets the same answer. The stand-in
@@ -208,7 +208,7 @@ def _response(reply: Reply, asked: FakeRequest | None) -> httpx.Response:
 
 
 def _located(reply: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Give each issue a place, as a service does for a call with `locate`. A reply with `regions` keeps them."""
+    """Give each issue a box, as a service does for a call with `locate`. A reply with `regions` keeps them."""
     if not isinstance(options := reply.get("options"), list) or not all(isinstance(one, Mapping) for one in options):
         return reply
     return {**reply, "options": [{"regions": _regions(one.get("issues") or ()), **one} for one in options]}

@@ -84,7 +84,7 @@ function Nothing({ station }) {
     <p role="status">
       ${offline ? "The service cannot be reached. The page tries again by itself." : "No task is waiting for you."}
     </p>
-    ${!offline && html`<p>New tasks appear here by themselves. <a href="../review">Open the overview</a></p>`}
+    ${!offline && html`<p>New tasks appear here automatically. <a href="../review">Open the overview</a></p>`}
     ${queue.waiting === 0 && station.last && html`<${Do} station=${station} id="undo">Open the last review</>`}
   </div>`;
 }

@@ -34,7 +34,7 @@ def features(seed: int, count: int) -> np.ndarray:
 def make_domain(**changed: Any) -> Domain:
     statistics = FeatureStatistics.of(features(1, 2000), RANK)
     fields: dict[str, Any] = {
-        "trained_on": "drawn product pictures",
+        "trained_on": "rendered product pictures",
         "confidence_cap": 0.35,
         "statistics": statistics,
         "threshold": float(np.quantile(statistics.distances(features(2, 1000)), 0.995)),

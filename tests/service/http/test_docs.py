@@ -33,7 +33,7 @@ def test_every_metric_is_in_the_table_and_no_other(repository) -> None:
 
 
 def test_every_path_is_in_the_interface(repository) -> None:
-    text = (repository / "docs" / "http-api.md").read_text()
+    text = "".join((repository / "docs" / name).read_text() for name in ("http-api.md", "http-api-operators.md"))
     app = create_app(Settings(engine="scripted"), ScriptedEngine())
     for path, methods in app.openapi()["paths"].items():
         for method in methods:

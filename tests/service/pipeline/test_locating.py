@@ -1,4 +1,4 @@
-"""Requests with `locate`: where the faults are, on the pictures as they were sent."""
+"""Requests with `locate`: where the issues are, on the pictures as they were sent."""
 
 from __future__ import annotations
 

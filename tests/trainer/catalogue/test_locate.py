@@ -1,4 +1,4 @@
-"""`screen-dataset --locate`: an answer says where the faults are, as an answer of the service does."""
+"""`screen-dataset --locate`: an answer says where the issues are, as an answer of the service does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.trainer.catalogue.scripted import make_checkpoint, question, write_qu
 
 @pytest.fixture
 def able(tmp_path: Path) -> Catalogue:
-    """The command with a checkpoint that can point at faults."""
+    """The command with a checkpoint that can point at issues."""
     return Catalogue(make_checkpoint(tmp_path / "able", prompt=locating(COMPACT)), tmp_path / "out")
 
 
@@ -48,7 +48,7 @@ def test_without_the_option_there_are_no_regions_and_the_run_is_another_one(able
 def test_an_order_that_cannot_be_met_is_refused_before_anything_is_written(catalogue, able, tmp_path, capsys):
     data = write_questions(tmp_path / "data.parquet", [question(1)])
     assert catalogue.run(data, "--locate") == 2
-    assert "cannot say where faults are" in capsys.readouterr().err
+    assert "cannot say where issues are" in capsys.readouterr().err
     assert able.run(data, "--locate", "--mode", "direct") == 2
     assert "--locate needs --mode cot" in capsys.readouterr().err
     assert not able.out.exists()

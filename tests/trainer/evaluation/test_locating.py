@@ -1,4 +1,4 @@
-"""`evaluate --locate`: how well a model points at the faults that it finds."""
+"""`evaluate --locate`: how well a model points at the issues that it finds."""
 
 from __future__ import annotations
 
@@ -131,9 +131,9 @@ def test_places_are_scored_on_the_pictures_as_they_are_in_the_data(
     region = json.loads((out / "predictions.jsonl").read_text().splitlines()[0])["findings"][1]["regions"][0]
     assert region["box"] == pytest.approx(TRUE, abs=0.011)
     page = (out / "report.md").read_text()
-    assert "## Where the faults are" in page and "cot with places: 100.00 %" in page.splitlines()[0]
-    assert "physical_shadow/missing" in page and "Faults without a box: 0.00 %. Boxes that were dropped: 0." in page
-    assert "Where the faults are" in card(read_manifest(checkpoint), [result])
+    assert "## Where the issues are" in page and "cot with boxes: 100.00 %" in page.splitlines()[0]
+    assert "physical_shadow/missing" in page and "Issues without a box: 0.00 %. Boxes that were dropped: 0." in page
+    assert "Where the issues are" in card(read_manifest(checkpoint), [result])
     again = evaluate(checkpoint, data, out, mode=Mode.COT, open_engine=Pointing(str), locate=True)
     assert again.locating == result.locating
     with pytest.raises(EvaluationError, match="another evaluation"):
@@ -151,13 +151,13 @@ def test_an_evaluation_without_places_keeps_its_form(checkpoint: Path, data: Pat
 
 def test_a_checkpoint_that_cannot_point_is_refused(data: Path, tmp_path: Path) -> None:
     plain = make_checkpoint(tmp_path / "plain")
-    with pytest.raises(EvaluationError, match="cannot say where faults are"):
+    with pytest.raises(EvaluationError, match="cannot say where issues are"):
         evaluate(plain, data, tmp_path / "out", mode=Mode.COT, open_engine=Scripted(str), locate=True)
 
 
 def test_data_without_places_are_refused_before_an_engine_starts(checkpoint: Path, tmp_path: Path) -> None:
     plain = make_data(tmp_path / "plain", ("AC",))
-    with pytest.raises(EvaluationError, match="nothing to compare places with"):
+    with pytest.raises(EvaluationError, match="nothing to compare boxes with"):
         evaluate(checkpoint, plain, tmp_path / "out", mode=Mode.COT, open_engine=Pointing(str), locate=True)
     assert not (tmp_path / "out").exists()
 

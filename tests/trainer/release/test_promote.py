@@ -111,7 +111,7 @@ def test_a_version_that_lost_the_places_is_promoted_by_force_only(
     assert shop.promote("points", 1) == 0
     shop.version("silent", wrong=range(0, 200, 20))
     assert shop.promote("silent", 2, production="points") == 1
-    assert "not promoted: says where faults are, against production" in capsys.readouterr().err
+    assert "not promoted: says where issues are, against production" in capsys.readouterr().err
     assert shop.production() == 1
     assert shop.promote("silent", 2, "--force", "--reason", "nobody asks", production="points") == 0
     assert read_history(shop.registry).last.forced
@@ -161,7 +161,7 @@ def test_the_store_may_be_mounted_elsewhere_than_where_it_was_published(
     assert shop.promote("silent", 2, production="points") == 2
     assert "its store is not mounted" in capsys.readouterr().err
     assert shop.promote("silent", 2, "--store", str(mounted), production="points") == 1
-    assert "not promoted: says where faults are, against production" in capsys.readouterr().err
+    assert "not promoted: says where issues are, against production" in capsys.readouterr().err
     assert shop.production() == 1
 
 

@@ -55,10 +55,10 @@ def test_the_question_that_asks_for_places_is_longer_and_has_room_for_boxes() ->
     assert exact > question(prompt, Mode.COT) + 356
     assert problem(prompt, PLACES, exact) is None
     said = problem(prompt, PLACES, exact - 1)
-    assert said is not None and "that asks for places and an answer of 356 (max_tokens_cot 100, and 256 for" in said
+    assert said is not None and "that asks for boxes and an answer of 356 (max_tokens_cot 100, and 256 for" in said
     assert said.endswith("Lower max_tokens_cot to 99")
     without = problem(prompt, PLACES, exact - 100)
-    assert without is not None and "or teach no places (`locate: 0`" in without
+    assert without is not None and "or teach no boxes (`locate: 0`" in without
 
 
 @pytest.mark.slow

@@ -340,7 +340,7 @@ def test_boxes_that_do_not_fit_into_the_positions_are_refused_before_the_trainin
 ) -> None:
     manifest = read_manifest(checkpoint)
     tokens = count_tokens(manifest.prompt, manifest.image.most_tokens, load_tokenizer(checkpoint))
-    most = 1024 - 256 - tokens.prompt  # fits without the sentence that asks for places
+    most = 1024 - 256 - tokens.prompt  # fits without the sentence that asks for boxes
     path = Path(recipe)
     text = path.read_text().replace("captions: false}", "captions: false, locate: 1.0}")
     path.write_text(text.replace("max_tokens_cot: 256", f"max_tokens_cot: {most}"))
@@ -352,7 +352,7 @@ def test_boxes_that_do_not_fit_into_the_positions_are_refused_before_the_trainin
     said = str(refused.value)
     assert f"an answer of {most + 256} (max_tokens_cot {most}, and 256 for boxes) exceed the model's 1024" in said
     remedy = most - tokens.asking_for_places
-    assert f"sft_answer.locate: a question of {tokens.locating_prompt} tokens that asks for places" in said
+    assert f"sft_answer.locate: a question of {tokens.locating_prompt} tokens that asks for boxes" in said
     assert f"Lower max_tokens_cot to {remedy}. A training keeps" in said
     assert not (tmp_path / "out").exists()
     check_places("sft_answer", longer, parent.model_copy(update={"decoding": Decoding(max_tokens_cot=remedy)}))

@@ -32,7 +32,7 @@ _OTHERS: dict[Dimension, tuple[str, ...]] = {
 }
 
 INVENTED = (Dimension.APPEARANCE, *_OTHERS)
-"""Dimensions in which a defect can be made up: those that the renderer draws."""
+"""Dimensions in which a defect can be made up: those of which the renderer plants defects."""
 
 
 def invent(dimension: Dimension, attributes: Mapping[str, Any], rng: random.Random) -> Defect:

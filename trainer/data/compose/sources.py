@@ -52,7 +52,7 @@ def products_in(directory: Path) -> list[Source]:
     """The product photos in a directory, in the order of their sample ids.
 
     A file `mug.png` shows the product `mug`, and each file in a folder `mug` shows it too. A file that cannot be opened
-    is listed as well, and fails later under its own name. Folders with the output of a command are passed over, so
+    is listed as well, and fails later under its own name. Folders with the output of a command are skipped, so
     `--out` may be one of them.
 
     Raises:

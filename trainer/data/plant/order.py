@@ -20,7 +20,7 @@ class Order:
 
     products: Path
     references: Path | None = None
-    """Directory of background pictures; None draws the backgrounds."""
+    """Directory of background pictures; None renders the backgrounds."""
     out: Path
     seed: int
     count: int = 1

@@ -99,7 +99,7 @@ class Planter:
         return done
 
     def _settings(self, seed: int, source: Source) -> list[Setting]:
-        """The scene of one reference; without references, all drawn ones in which a product stands on the ground."""
+        """The scene of one reference; without references, all rendered ones in which a product stands on the ground."""
         if not self._order.scenes:
             return [setting for setting in SETTINGS.values() if not setting.stage]
         reference = choose_reference(seed, source, self._order.scenes)

@@ -1,4 +1,4 @@
-"""`python -m trainer render`: a data set of labelled samples, drawn or from product photos."""
+"""`python -m trainer render`: a data set of labelled samples, rendered or from product photos."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed",
         type=not_negative,
         required=True,
-        help="seed of the drawing, at least 0; the same seed draws the same pictures",
+        help="seed of the pictures, at least 0; the same seed gives the same pictures",
     )
     add_directory(parser, "--out", "directory to write; must be new or empty, or with --products one to continue")
     parser.add_argument(
@@ -56,13 +56,13 @@ def _photo_arguments(parser: argparse.ArgumentParser) -> None:
         photos,
         "--products",
         "directory of product photos, or of folders with the photos of one product; their products take the place of "
-        "drawn ones (default: none)",
+        "rendered ones (default: none)",
         required=False,
     )
     add_directory(
         photos,
         "--references",
-        "directory of background pictures whose lower third shows a surface (default: drawn backgrounds)",
+        "directory of background pictures whose lower third shows a surface (default: rendered backgrounds)",
         required=False,
     )
     photos.add_argument(
@@ -78,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
         return _plant(args)
     for option in ("references", "segmenter"):
         if getattr(args, option) is not None:
-            raise UserError(f"--{option} needs --products: drawn products stand in drawn scenes. Add --products DIR")
+            why = "rendered products stand in rendered scenes"
+            raise UserError(f"--{option} needs --products: {why}. Add --products DIR")
     if args.count is None:
         raise UserError("--count is missing: name the number of samples, or the photos with --products")
     from trainer.data.render.dataset import Order, write_dataset

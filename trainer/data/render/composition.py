@@ -46,7 +46,7 @@ class Composition:
 
     @property
     def standing(self) -> Place:
-        """Where the product is drawn; a floating one is above its place on the ground."""
+        """Where the product is rendered; a floating one is above its place on the ground."""
         return replace(self.place, y=self.place.y - self.staging.gap * self.place.height)
 
 

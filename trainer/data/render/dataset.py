@@ -1,4 +1,4 @@
-"""Write a directory of labelled samples, drawn by several processes.
+"""Write a directory of labelled samples, rendered by several processes.
 
     DIR/samples.jsonl            one object per sample, in order
     DIR/pictures/ID/             original.jpg, a.jpg, b.jpg, c.jpg, d.jpg

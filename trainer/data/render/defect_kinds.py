@@ -22,7 +22,7 @@ from trainer.data.render.props import ITEMS
 from trainer.data.render.staging import Apply, Kind, Staging
 from trainer.data.render.words import BRANDS
 
-# --- appearance of drawn products ---------------------------------------------------------------------------------
+# --- appearance of rendered products ------------------------------------------------------------------------------
 
 
 def _drawn(staging: Staging) -> Look | None:
@@ -229,7 +229,7 @@ def _is_drawn(s: Staging) -> bool:
 
 
 def _suits(name: str) -> Callable[[Staging], bool]:
-    """Next to a product in a photo, items must not look drawn."""
+    """Next to a product in a photo, items must not look rendered."""
     return (lambda staging: True) if name in _LIFELIKE else _is_drawn
 
 

@@ -94,7 +94,7 @@ def dimensions_of(plan: Plan) -> set[Dimension]:
 
 
 def vary(staging: Staging, rng: np.random.Generator, share: float = 0.4) -> tuple[Defect, ...]:
-    """Change several attributes of a drawn product at once, each with the same probability.
+    """Change several attributes of a rendered product at once, each with the same probability.
 
     A defective picture differs in a single attribute, so each one rarely differs. A model learns to compare faster from
     pictures in which every attribute differs about half of the time.

@@ -42,7 +42,7 @@ def placed(staging: Staging, sprite: Image.Image, side: int, rng: np.random.Gene
     height = min(
         height, (y - 0.02) / (sprite.height / flat_height(size) + staging.gap)
     )  # an enlarged cap needs room above
-    # Wide products keep their minimum height and stay in the frame; only a very wide cut-out is drawn smaller.
+    # Wide products keep their minimum height and stay in the frame; only a very wide cut-out is smaller.
     height = min(max(height, 0.55), max(_WIDEST / own, 0.55 if isinstance(staging.product, Product) else 0.0))
     half = ratio * height / 2
     x = 0.5 + float(rng.uniform(-0.05, 0.05)) if not side else 0.5 + side * float(rng.uniform(0.15, 0.22))

@@ -1,4 +1,4 @@
-"""Masks of label prints: the mark (a simple sign) and text in Pillow's own font. They are drawn once and scaled."""
+"""Masks of label prints: the mark (a simple sign) and text in Pillow's own font. They are rendered once and scaled."""
 
 from __future__ import annotations
 

@@ -34,13 +34,13 @@ class Shot:
     image: Image.Image
     caption: str
     attributes: Mapping[str, str]
-    """Attributes of the product as drawn; a recoloured cap has its new colour here."""
+    """Attributes of the product as rendered; a recoloured cap has its new colour here."""
     defects: tuple[Defect, ...]
     setting: str
     light: str | None
     """Side of the light: `left`, `right`, or None for the original photo."""
     measures: Mapping[str, float] = field(default_factory=dict)
-    """Proportions and shades as drawn, which captions cannot express; see `Product.measures`. Empty for cut-outs."""
+    """Proportions and shades as rendered, which captions cannot express; see `Product.measures`. Empty for cut-outs."""
     composition: Composition | None = field(default=None, repr=False, compare=False)
     """Where everything is; None for the original photo."""
 

@@ -1,6 +1,6 @@
-"""Drawn products: shape and look at random, with their properties in words.
+"""Rendered products: shape and look at random, with their properties in words.
 
-A product is drawn without light as an RGBA sprite in its own colours (`flat`), and light.py shades it.
+A product is rendered without light as an RGBA sprite in its own colours (`flat`), and light.py shades it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CACHED_SPRITES = 6
 
 @dataclass
 class Product:
-    """A drawn product. `attributes` are its properties, in words from fixed lists."""
+    """A rendered product. `attributes` are its properties, in words from fixed lists."""
 
     id: str
     attributes: dict[str, str]

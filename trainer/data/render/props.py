@@ -19,7 +19,7 @@ from trainer.data.render.marks import text_mask
 Rgb = tuple[int, int, int]
 
 _TALL = 160
-"""Height in pixels at which small objects are drawn before they are scaled down."""
+"""Height in pixels at which small objects are rendered before they are scaled down."""
 
 _CLAYS: tuple[Rgb, ...] = ((176, 170, 162), (196, 180, 160), (150, 150, 152), (206, 200, 192), (170, 148, 130))
 

@@ -1,4 +1,4 @@
-"""Where the defects of a drawn picture are.
+"""Where the defects of a rendered picture are.
 
 The region of a defect is, by its dimension:
 

@@ -68,13 +68,13 @@ def make_sample(
     product: AnyProduct | None = None,
     settings: Sequence[Setting] = tuple(SETTINGS.values()),
 ) -> Sample:
-    """Draw a sample; the same seed gives the same pixels.
+    """Render a sample; the same seed gives the same pixels.
 
     Args:
         size: side of the pictures in pixels.
         severities: shares of subtle, clear and gross defects.
         usable_counts: shares of samples with 0 to 4 usable pictures.
-        product: the product; None draws one.
+        product: the product; None takes one at random.
         settings: the settings to choose from.
     """
     rng = np.random.default_rng(seed)

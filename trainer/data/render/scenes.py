@@ -33,7 +33,7 @@ class Setting:
     references: tuple[str, ...] = ("stone", "cylinder", "cube")
     """Small sharp objects in the background that show the direction of shadows."""
     picture: Image.Image | None = field(default=None, repr=False, compare=False)
-    """Picture of a real scene, a square, that takes the place of the drawn wall and ground; None to draw them."""
+    """Picture of a real scene, a square, that takes the place of the rendered wall and ground; None to render them."""
 
 
 def real_setting(name: str, picture: Image.Image) -> Setting:
@@ -142,7 +142,7 @@ def _edge(image: Image.Image, size: int) -> None:
 def _far(
     dressing: str, colour: Rgb, rng: np.random.Generator, light: Light, size: tuple[int, int], horizon: float
 ) -> Image.Image:
-    """A distant view: large shapes that are drawn small, blurred and enlarged."""
+    """A distant view: large shapes that are rendered small, blurred and enlarged."""
     image = Image.new("RGB", (_FAR, max(8, round(_FAR * horizon))), colour)
     draw = ImageDraw.Draw(image)
     _DRESSERS[dressing](draw, image.width, image.height, rng, light)

@@ -1,4 +1,4 @@
-"""The plan of one picture before it is drawn, and what a defect is: a change of that plan."""
+"""The plan of one picture before it is rendered, and what a defect is: a change of that plan."""
 
 from __future__ import annotations
 

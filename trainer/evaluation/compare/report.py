@@ -101,7 +101,7 @@ class Comparison(_Record):
     format: Literal[1] = 1
     mode: Mode
     locate: bool = Field(False, exclude_if=lambda locate: not locate)
-    """Whether the models were asked where the faults are."""
+    """Whether the models were asked where the issues are."""
     data: EvaluatedData
     before: EvaluatedCheckpoint | EvaluatedEndpoint
     after: EvaluatedCheckpoint | EvaluatedEndpoint
@@ -114,8 +114,8 @@ class Comparison(_Record):
 
     @property
     def asked(self) -> str:
-        """The mode, and whether the models were also asked where the faults are."""
-        return f"{self.mode} with places" if self.locate else str(self.mode)
+        """The mode, and whether the models were also asked where the issues are."""
+        return f"{self.mode} with boxes" if self.locate else str(self.mode)
 
 
 def compare(pairs: Pairs) -> Comparison:

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trained-on",
         required=True,
         metavar="WORDS",
-        help='the domain in at most 200 characters, for example "drawn product pictures"',
+        help='the domain in at most 200 characters, for example "rendered product pictures"',
     )
     parser.add_argument(
         "--target",
@@ -150,7 +150,7 @@ def describe(
 
 
 def probes_of(domain: Domain, extract: Extract, manifest: Manifest) -> tuple[DomainProbe, ...]:
-    """The probes: pictures that every service can draw, with the scores that this engine gives them."""
+    """The probes: pictures that every service can make, with the scores that this engine gives them."""
     from screening.checkpoint.domain import DomainProbe
     from screening.checkpoint.probes import probe_pictures
 

@@ -53,7 +53,7 @@ def evaluate(
         batch: samples given to the engine at once; a killed run loses at most one batch.
         metrics: metrics for the scores, by name.
         open_engine: starts the engine: vLLM, unless a test gives another one.
-        locate: whether the model is asked where the faults are, in the mode `cot`.
+        locate: whether the model is asked where the issues are, in the mode `cot`.
         keep_result: whether a complete result in `out` is returned as it is, in place of scoring again. It keeps its
             own metrics and confidence level.
 
@@ -61,7 +61,7 @@ def evaluate(
         CheckpointError: the checkpoint is incomplete or was changed.
         DataError: the data directory cannot be used.
         EvaluationError, LogError: `out` holds something else or cannot be used, or the checkpoint cannot say where
-            faults are, or the data do not.
+            issues are, or the data do not.
         Unfinished: the engine failed.
     """
     manifest = verify(checkpoint)
@@ -71,7 +71,7 @@ def evaluate(
     samples = everything[:limit]
     if locate and not any(defect.box for sample in samples for one in sample.generated for defect in one.defects):
         raise EvaluationError(
-            f"{data}: no defect of these samples has a `box`, so there is nothing to compare places with. Use data "
+            f"{data}: no defect of these samples has a `box`, so there is nothing to compare boxes with. Use data "
             "that `trainer render` drew, or omit --locate"
         )
     digest = data_digest(data, everything)
@@ -108,11 +108,11 @@ def _result_of(out: Path, samples: int) -> Evaluation | None:
 def check_can_locate(checkpoint: Path, manifest: Manifest) -> None:
     """
     Raises:
-        EvaluationError: the checkpoint cannot be asked where faults are.
+        EvaluationError: the checkpoint cannot be asked where issues are.
     """
     if manifest.prompt.locate is None:
         raise EvaluationError(
-            f"{checkpoint} cannot say where faults are. Train it with the recipe setting `locate`, or omit --locate"
+            f"{checkpoint} cannot say where issues are. Train it with the recipe setting `locate`, or omit --locate"
         )
 
 

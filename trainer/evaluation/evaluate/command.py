@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     checkpoint.add_argument(
         "--locate",
         action="store_true",
-        help="also ask where each fault is, and score the places; needs --mode cot and a checkpoint that was trained "
+        help="also ask where each issue is, and score the boxes; needs --mode cot and a checkpoint that was trained "
         "with the recipe setting `locate`",
     )
     model = parser.add_argument_group(
@@ -137,5 +137,5 @@ def _complaint(args: argparse.Namespace) -> str | None:
     if args.locate and args.base_url:
         return "--locate is only for --checkpoint. Leave it out with --endpoint"
     if args.locate and args.mode != "cot":
-        return "--locate needs --mode cot, because a direct answer names no faults"
+        return "--locate needs --mode cot, because a direct answer names no issues"
     return complaint(args)

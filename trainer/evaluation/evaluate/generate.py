@@ -67,7 +67,7 @@ class OfflineEngine:
 def open_engine(checkpoint: Path, manifest: Manifest, mode: Mode, *, locate: bool = False) -> Iterator[OfflineEngine]:
     """Start vLLM on a verified checkpoint; its processes end with the block.
 
-    With `locate`, the checkpoint is asked where the faults are, which it must be able to say.
+    With `locate`, the checkpoint is asked where the issues are, which it must be able to say.
     `ask` raises Unfinished when the engine dies or aborts a question.
     """
     with start_llm(checkpoint, manifest) as llm:

@@ -58,7 +58,7 @@ class Identity(_Record):
     """Digest of the data directory."""
     mode: Mode
     locate: bool = Field(False, exclude_if=lambda locate: not locate)
-    """Whether the model was asked where the faults are."""
+    """Whether the model was asked where the issues are."""
 
     def difference(self, other: Identity) -> str | None:
         """The first difference to another evaluation, for a message; None if there is none."""

@@ -1,4 +1,4 @@
-"""How well a model points at the faults that it finds."""
+"""How well a model points at the issues that it finds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Table(BaseModel):
 
 
 class Placed(_Table):
-    """Shares of the found faults whose place is right. A fault for which the model gave no box counts as wrong."""
+    """Shares of the found issues whose box is right. An issue for which the model gave no box counts as wrong."""
 
     centre: Share
     """The middle of the box lies in the true region."""
@@ -32,7 +32,7 @@ class Placed(_Table):
 
 
 class Locating(_Table):
-    """How well a model points at faults. A fault is a dimension of a picture; it is found if the reasoning names it,
+    """How well a model points at issues. An issue is a dimension of a picture; it is found if the reasoning names it,
     and it counts if its true region is known."""
 
     overall: Placed
@@ -40,21 +40,21 @@ class Locating(_Table):
     kinds: dict[str, Placed]
     """By kind of defect, with keys `dimension/kind`."""
     without_box: Share
-    """Found faults for which the model gave no box, or one that was dropped."""
+    """Found issues for which the model gave no box, or one that was dropped."""
     dropped_boxes: int
     """Number of boxes that belong to no named issue, or are malformed, out of range or in the padding."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A fault that the reasoning names."""
+    """An issue that the reasoning names, and that the picture has."""
 
     dimension: Dimension
     kinds: frozenset[str]
     truth: Box
     given: Box | None
     product: Hashable
-    """Faults with the same value count as alike."""
+    """Issues with the same value count as alike."""
 
     @property
     def centred(self) -> bool:
@@ -86,7 +86,7 @@ def locating(judged: Sequence[Judged], level: float = 0.95) -> Locating:
 
 
 def _found(judged: Judged, alike: bool) -> list[_Found]:
-    """The faults of one sample. They count as independent unless several samples show the same product (`alike`)."""
+    """The found issues of one sample. Independent unless several samples show one product (`alike`)."""
     if not isinstance(judged.result, Answer):
         return []
     findings = {finding.option: finding for finding in judged.result.findings}

@@ -46,10 +46,10 @@ with n in brackets."""
 
 
 _LOCATING_INTRO = """\
-## Where the faults are
+## Where the issues are
 
-Over the faults that the reasoning names and that the picture has. `centre`: the middle of the box lies in the true
-region. `overlap`: the intersection over union with the true region is at least 0.5. A fault without a box counts as
+Over the issues that the reasoning names and that the picture has. `centre`: the middle of the box lies in the true
+region. `overlap`: the intersection over union with the true region is at least 0.5. An issue without a box counts as
 wrong. All values are percentages."""
 
 _CONFIDENCE_INTRO = """\
@@ -214,7 +214,7 @@ def _dimension_table(dimensions: dict[Dimension, DimensionVerdicts], mode: Mode)
 
 
 def _locating_parts(found: Locating) -> list[str]:
-    rows = [("all faults", found.overall)]
+    rows = [("all issues", found.overall)]
     rows += [(dimension.title, placed) for dimension, placed in found.dimensions.items() if placed.centre.n]
     rows += list(found.kinds.items())
     cells = [
@@ -228,7 +228,7 @@ def _locating_parts(found: Locating) -> list[str]:
     return [
         _LOCATING_INTRO,
         table(["", "centre", "interval", "overlap", "interval", "n"], cells),
-        f"Faults without a box: {_percent(found.without_box)}. Boxes that were dropped: {found.dropped_boxes}.",
+        f"Issues without a box: {_percent(found.without_box)}. Boxes that were dropped: {found.dropped_boxes}.",
     ]
 
 

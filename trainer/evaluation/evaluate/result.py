@@ -104,10 +104,10 @@ class Evaluation(_Record):
     data: EvaluatedData
     mode: Mode
     locate: bool = Field(False, exclude_if=lambda locate: not locate)
-    """Whether the model was asked where the faults are."""
+    """Whether the model was asked where the issues are."""
     scores: Scores
     locating: Locating | None = Field(None, exclude_if=lambda locating: locating is None)
-    """How well the model pointed at the faults that it found; None if it was not asked."""
+    """How well the model pointed at the issues that it found; None if it was not asked."""
     reliability: Reliability | None
     """Reliability of the confidence in the single choice; unreadable answers count with confidence 0. None if the
     confidence is unknown."""
@@ -127,8 +127,8 @@ class Evaluation(_Record):
 
     @property
     def asked(self) -> str:
-        """The mode, and whether the model was also asked where the faults are."""
-        return f"{self.mode} with places" if self.locate else str(self.mode)
+        """The mode, and whether the model was also asked where the issues are."""
+        return f"{self.mode} with boxes" if self.locate else str(self.mode)
 
     @property
     def model(self) -> EvaluatedCheckpoint | EvaluatedEndpoint:

@@ -49,7 +49,7 @@ def whole(version: Version) -> Manifest:
 
 
 def loses_places(production: Version, manifest: Manifest) -> bool | None:
-    """Whether the version in production can say where faults are, and the candidate with this manifest cannot.
+    """Whether the version in production can say where issues are, and the candidate with this manifest cannot.
 
     None if the candidate cannot and production's manifest cannot be read. This must not stop a promotion, because a
     lost or damaged production version may be the reason for it.

@@ -65,7 +65,7 @@ class Criterion(BaseModel):
 
 
 LOST_PLACES = Criterion(
-    name="says where faults are",
+    name="says where issues are",
     against_production=True,
     candidate=0.0,
     production=100.0,

@@ -61,7 +61,7 @@ class Gate(BaseModel):
     """Whether the candidate was not trained on every dimension, and production's checkpoint could not be read, so that
     it is not known whether production was."""
     places_unknown: bool = False
-    """Whether the candidate cannot say where faults are, and production's checkpoint could not be read, so that it is
+    """Whether the candidate cannot say where issues are, and production's checkpoint could not be read, so that it is
     not known whether production can."""
     limits: Limits
     criteria: list[Criterion]
@@ -157,7 +157,7 @@ def _places_unknown(gate: Gate) -> str:
     if not gate.places_unknown:
         return ""
     return (
-        "\n\nThe candidate cannot say where faults are. Whether production can was not checked, because its checkpoint "
+        "\n\nThe candidate cannot say where issues are. Whether production can was not checked, because its checkpoint "
         "could not be read. If its store is mounted elsewhere, give `promote --store`."
     )
 

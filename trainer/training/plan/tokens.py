@@ -37,7 +37,7 @@ class Tokens:
     text: int
     """Other tokens of the prompt: instruction, names and frames of the pictures, and chat template."""
     asking_for_places: int
-    """Further tokens of the prompt if it asks where the faults are."""
+    """Further tokens of the prompt if it asks where the issues are."""
     text_direct: int
     """As `text`, in Direct mode."""
     measured: bool
@@ -51,7 +51,7 @@ class Tokens:
 
     @property
     def locating_prompt(self) -> int:
-        """Tokens of the question that also asks where the faults are."""
+        """Tokens of the question that also asks where the issues are."""
         return self.prompt + self.asking_for_places
 
     def question(self, mode: Mode, locate: bool = False) -> int:

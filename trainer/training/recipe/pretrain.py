@@ -28,9 +28,10 @@ def _kinds(weights: dict[str, float]) -> dict[str, float]:
     from trainer.data.render.defect_kinds import KINDS
     from trainer.data.render.photo_kinds import PHOTO_KINDS
 
-    drawn = [kind for kind in KINDS if kind not in PHOTO_KINDS]
-    if unknown := sorted(weights.keys() - set(drawn)):
-        raise ValueError(f"{', '.join(unknown)}: no kind of defect of a drawn product. Choose from {', '.join(drawn)}")
+    known = [kind for kind in KINDS if kind not in PHOTO_KINDS]
+    if unknown := sorted(weights.keys() - set(known)):
+        given, choice = ", ".join(unknown), ", ".join(known)
+        raise ValueError(f"{given}: no kind of defect of a rendered product. Choose from {choice}")
     return weights
 
 

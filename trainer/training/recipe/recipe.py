@@ -67,7 +67,7 @@ class Recipe(Strict):
 
     @property
     def teaches_places(self) -> bool:
-        """Whether a stage teaches the model to say where the faults are."""
+        """Whether a stage teaches the model to say where the issues are."""
         pretrained = self.pretrain is not None and self.pretrain.locates
         return pretrained or any(sft.locate > 0 for sft in (self.sft_weak, self.sft_answer))
 

@@ -105,7 +105,7 @@ class SftRecipe(Strict):
     direct_share: Share = 0.0
     """Share of samples that are asked in Direct mode instead of CoT."""
     locate: _Locate = 0.0
-    """Share of the CoT samples with known boxes that are asked where each fault is, in place of the plain question.
+    """Share of the CoT samples with known boxes that are asked where each issue is, in place of the plain question.
     Above 0, the checkpoint can be asked with `locate` afterwards."""
     gradient_checkpointing: bool = False
     """Keep one tensor per layer for the backward pass and recompute the others: a third more work, the same result."""

@@ -42,7 +42,7 @@ def screening_rows(
 
     Args:
         direct_share: share of samples that are asked for the letters only (Direct mode).
-        locate: share of the samples in CoT mode with known boxes that are asked where each fault is, in place of the
+        locate: share of the samples in CoT mode with known boxes that are asked where each issue is, in place of the
             plain question.
         frame_of: how a picture lies on the canvas that the model sees, by its file; by default it fills the canvas.
 

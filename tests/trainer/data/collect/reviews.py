@@ -1,4 +1,4 @@
-"""A real HTTP server that plays the review interface of a service, as docs/http-api.md describes it."""
+"""A real HTTP server that plays the review interface of a service, as docs/http-api-operators.md describes it."""
 
 from __future__ import annotations
 

@@ -134,8 +134,8 @@ def test_a_comparison_with_places_does_not_replace_one_without(
         scores = json.loads((directory / "scores.json").read_text())
         (directory / "scores.json").write_text(json.dumps(scores | {"locate": True}))
     assert compare(before, after, out, data) == 2
-    assert "mode cot there, cot with places now" in capsys.readouterr().err
+    assert "mode cot there, cot with boxes now" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in out.iterdir()} == once
     assert compare(before, after, places, data) == 0
     assert result(places)["locate"] and "locate" not in result(out)
-    assert ", cot with places: " in (places / "comparison.md").read_text()
+    assert ", cot with boxes: " in (places / "comparison.md").read_text()

@@ -46,7 +46,7 @@ def test_answers_with_boxes_need_room_and_the_remedy_works() -> None:
     assert find_problems(case(located)) == find_problems(case(located, shapes=enough)) == []
     short = replace(enough, max_positions=enough.max_positions - 1)
     (problem,) = find_problems(case(located, shapes=short))
-    assert "a question of 1780 tokens that asks for places and an answer of 768 (max_tokens_cot 512, and" in problem
+    assert "a question of 1780 tokens that asks for boxes and an answer of 768 (max_tokens_cot 512, and" in problem
     assert "Lower max_tokens_cot to 511" in problem
     remedy = located.model_copy(update={"max_tokens_cot": 511})
     assert not any("places" in each for each in find_problems(case(remedy, shapes=short)))
@@ -56,7 +56,7 @@ def test_boxes_without_any_room_are_refused_and_the_remedy_works() -> None:
     just, recipe = replace(SHAPES, max_positions=1680 + 300), case().recipe.model_copy(update={"max_tokens_cot": 300})
     located = changed("sft_answer", locate=0.5).model_copy(update={"max_tokens_cot": 300})
     problems = find_problems(case(located, shapes=just))
-    assert [each for each in problems if "asks for places" in each and "or teach no places (`locate: 0`" in each]
+    assert [each for each in problems if "asks for boxes" in each and "or teach no boxes (`locate: 0`" in each]
     assert not any("places" in each for each in find_problems(case(recipe, shapes=just)))
 
 
