@@ -7,7 +7,7 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 
@@ -17,7 +17,7 @@ from screening.runtime.command_line import Parser
 from service.config.settings import StoreSettings
 from service.decisions import erasure, orphans
 from service.decisions.database import Database, head, revisions
-from service.decisions.errors import DatabaseError, PictureStoreError, WrongAddress
+from service.decisions.errors import DatabaseError, PictureStoreError, WrongAddress, first_line
 from service.decisions.picture_store import PictureStore
 
 
@@ -27,11 +27,30 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     if getattr(arguments, "sample", None) is not None and arguments.batch is None:
         parser.error("--sample needs --batch: give the import of the sample")
+    return run(arguments.run, arguments)
+
+
+def run(
+    command: Callable[[Database, argparse.Namespace], object],
+    arguments: argparse.Namespace,
+    refused: tuple[type[Exception], ...] = (),
+) -> int:
+    """Run a command on the database that its arguments name, and print what it returns as JSON.
+
+    Args:
+        refused: errors of the command that say that its data are wrong.
+
+    Returns:
+        0, 1 for a store that cannot be used now, or 2 for wrong arguments or data.
+    """
     try:
-        with closing(open_database(arguments)) as database:
-            found: dict[str, object] = arguments.run(database, arguments)
-    except (DatabaseError, PictureStoreError, sa.exc.DBAPIError) as error:
-        print(f"error: {str(error).partition(chr(10))[0]}", file=sys.stderr)
+        with closing(_open_database(arguments)) as database:
+            found = command(database, arguments)
+    except refused as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (DatabaseError, PictureStoreError, sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+        print(f"error: {first_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, WrongAddress) else 1
     print(json.dumps(found))
     return 0
@@ -144,7 +163,7 @@ def open_pictures(database: Database, arguments: argparse.Namespace) -> PictureS
     return PictureStore(arguments.pictures)
 
 
-def open_database(arguments: argparse.Namespace) -> Database:
+def _open_database(arguments: argparse.Namespace) -> Database:
     """The database of a command.
 
     Raises:
