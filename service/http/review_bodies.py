@@ -6,21 +6,15 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from screening.task import OPTIONS, Dimension
-from service.schemas import Comment, Documented
+from service.schemas import Comment, Documented, RequestBody
 
 Number = Annotated[int, Field(ge=1, le=len(OPTIONS), strict=True)]
 """A picture's number as displayed."""
 Severity = Annotated[int, Field(ge=1, le=3, strict=True)]
 Job = Literal["review", "label"]
-
-
-class RequestBody(Documented):
-    """A request body; unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 class LeaseRequest(RequestBody):
