@@ -14,8 +14,6 @@ import sqlalchemy as sa
 from screening.task import DIMENSIONS, OPTIONS
 from service.http.review_bodies import (
     LeasedTask,
-    ModelAnswer,
-    ModelPicture,
     NumberedPicture,
     Review,
     ReviewDimension,
@@ -66,17 +64,7 @@ def stored_shown(one: reviews.Stored) -> ReviewStored:
     order = one.review.display_order
     model, agrees = None, None
     if one.answer is not None:
-        shown = model_answer(one.answer, order)
-        pictures = [ModelPicture.model_validate(picture) for picture in shown.pictures]
-        model = ModelAnswer(
-            choice=shown.choice,
-            acceptable=shown.acceptable,
-            confidence=shown.confidence,
-            needs_review=shown.needs_review,
-            pictures=pictures,
-            reasoning=shown.reasoning,
-        )
-        agrees = is_right(one.answer["choice"], one.letters)
+        model, agrees = model_answer(one.answer, order), is_right(one.answer["choice"], one.letters)
     return ReviewStored(id=one.review.id, late=one.review.late, letters=order, model=model, agrees=agrees)
 
 
