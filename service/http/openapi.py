@@ -27,6 +27,9 @@ from service.schemas import ProblemBody, ScreenRequest
 Object = dict[str, Any]
 Responses = dict[int | str, Object]
 
+PICTURE: Responses = {200: {"description": "The picture as it was sent.", "content": {"image/*": {}}}}
+"""OpenAPI entry of a path that answers with a picture."""
+
 _HEADERS: dict[str, Object] = {
     "X-Request-Id": {
         "required": True,

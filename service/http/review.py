@@ -19,10 +19,11 @@ from service.http.json_api import (
     read_order,
     refuse_unprintable,
     service_of,
+    store_of,
     takes,
 )
-from service.http.openapi import problem_responses
-from service.http.review_access import lead_of, reviewer_of, store_of
+from service.http.openapi import PICTURE, problem_responses
+from service.http.review_access import lead_of, reviewer_of
 from service.http.review_bodies import (
     LeaseExtended,
     LeaseRequest,
@@ -32,7 +33,7 @@ from service.http.review_bodies import (
     Reviews,
     ReviewStored,
 )
-from service.http.review_common import COMMON, PICTURE, send_picture
+from service.http.review_common import COMMON, send_picture
 from service.http.review_views import lease_shown, review_shown, stored_shown, submission_of
 from service.review import leases, reviews
 from service.schemas import MAX_COMMENT_BYTES

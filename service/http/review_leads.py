@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import ReviewConflict, ReviewNotFound
-from service.http.json_api import BODY_ERRORS, SECURED, json_answer, read_order, refuse_unprintable, takes
+from service.http.json_api import BODY_ERRORS, SECURED, json_answer, read_order, refuse_unprintable, store_of, takes
 from service.http.moments import Moment
-from service.http.openapi import problem_responses
-from service.http.review_access import lead_of, reviewer_of, store_of
-from service.http.review_common import COMMON, PICTURE, send_picture
+from service.http.openapi import PICTURE, problem_responses
+from service.http.review_access import lead_of, reviewer_of
+from service.http.review_common import COMMON, send_picture
 from service.http.review_lead_bodies import (
     ExportItem,
     ExportNoted,

@@ -122,13 +122,16 @@ class Caller(NamedTuple):
     """SHA-256 of the API key. An `Idempotency-Key` belongs to it: several keys may have one name."""
 
 
-async def screen(request: Request, service: Service, caller: Caller) -> Screened:
+async def screen(request: Request, service: Service, caller: Caller, key: str | None) -> Screened:
     """Answer one `POST /screen`.
+
+    Args:
+        key: the request's Idempotency-Key; None if it has none.
 
     Raises:
         ServiceError: the request is refused or fails; see `service.errors` for the subclasses.
     """
-    timer, key = StageTimer(service.metrics), request.headers.get("idempotency-key")
+    timer = StageTimer(service.metrics)
     if not service.engine.alive and service.admission.is_open:
         service.metrics.rejected.labels("not_ready").inc()
         raise EngineLost(service.admission.ready_in())
