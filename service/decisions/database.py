@@ -23,6 +23,8 @@ _CANNOT_OPEN = "unable to open database file"
 """SQLite's message for a missing directory, a directory in place of the file, and missing permissions."""
 _READ_ONLY = "attempt to write a readonly database"
 """SQLite's message for a file, or a directory of one, without permission to write."""
+BATCH = 500
+"""Maximum number of values in one query, and of decisions and pictures that an erasure locks at a time."""
 BUSY_SECONDS = 10.0
 """Maximum wait for another writer of an SQLite file."""
 _SILENCE = {

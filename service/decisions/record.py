@@ -24,6 +24,11 @@ class StoredPicture:
     media_type: str
     data: bytes
 
+    @classmethod
+    def of(cls, picture: Picture) -> StoredPicture:
+        """The picture with the address of its bytes."""
+        return cls(hashlib.sha256(picture.data).hexdigest(), f"image/{picture.format.lower()}", picture.data)
+
 
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
@@ -44,10 +49,7 @@ class DecisionRecord:
 
     def stored_pictures(self) -> tuple[StoredPicture, ...]:
         """The pictures with their addresses."""
-        return tuple(
-            StoredPicture(hashlib.sha256(picture.data).hexdigest(), f"image/{picture.format.lower()}", picture.data)
-            for picture in self.pictures
-        )
+        return tuple(map(StoredPicture.of, self.pictures))
 
     def row(self, retention: timedelta | None) -> dict[str, Any]:
         """The record's row of the table `decision`."""
