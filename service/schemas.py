@@ -105,8 +105,7 @@ class ScreenRequest(RequestBody):
     metadata: dict[str, Any] = {}
     """Any JSON object of at most 4 KiB. The answer echoes it."""
     review_below: Probability | None = None
-    """Confidence below which the answer has `needs_review` set. If it is missing or null, the operator's threshold
-    applies."""
+    """Confidence below which the answer has `needs_review` set. Without a value, the operator's threshold applies."""
 
 
 class RegionAnswer(Documented):
