@@ -15,8 +15,8 @@ import sqlalchemy as sa
 
 from screening.runtime.command_line import Parser
 from service.config.settings import StoreSettings
-from service.decisions import erasure, orphans
-from service.decisions.database import Database, head, revisions
+from service.decisions import erasure, orphans, schema_version
+from service.decisions.database import Database
 from service.decisions.errors import DatabaseError, PictureStoreError, WrongAddress, first_line
 from service.decisions.picture_store import PictureStore
 
@@ -64,7 +64,9 @@ def _parser() -> Parser:
     database = commands.add_parser("database", parents=[common], help="bring the schema to another version")
     database.add_argument("action", choices=("status", "upgrade", "downgrade"))
     database.add_argument(
-        "version", nargs="?", help=f"for downgrade: base (deletes all tables and all data), or one of {revisions()}"
+        "version",
+        nargs="?",
+        help=f"for downgrade: base (deletes all tables and all data), or one of {schema_version.revisions()}",
     )
     database.set_defaults(run=_database)
 
@@ -111,10 +113,13 @@ def store_options() -> Parser:
 
 def _database(database: Database, arguments: argparse.Namespace) -> dict[str, object]:
     if arguments.action == "status":
-        return {"database": database.name, "version": database.version(), "needed": head()}
+        return {
+            "database": database.name, "version": schema_version.current(database), "needed": schema_version.head(),
+        }  # fmt: skip
     if arguments.action == "downgrade" and arguments.version is None:
-        raise DatabaseError("downgrade needs a version: base, or one of " + ", ".join(revisions()))
-    before, after = database.migrate("head" if arguments.action == "upgrade" else arguments.version)
+        raise DatabaseError("downgrade needs a version: base, or one of " + ", ".join(schema_version.revisions()))
+    target = "head" if arguments.action == "upgrade" else arguments.version
+    before, after = schema_version.migrate(database, target)
     return {"database": database.name, "before": before, "after": after}
 
 
@@ -157,7 +162,7 @@ def open_pictures(database: Database, arguments: argparse.Namespace) -> PictureS
         DatabaseError: the database has another version.
         PictureStoreError: no picture store is given, or it cannot be opened.
     """
-    database.check()
+    schema_version.check(database)
     if not arguments.pictures:  # an empty path would be the working directory
         raise PictureStoreError("give --pictures, or set SCREENING_PICTURES")
     return PictureStore(arguments.pictures)

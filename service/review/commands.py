@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from screening.runtime.command_line import Parser
+from service.decisions import schema_version
 from service.decisions.commands import open_pictures, run, store_options, user
 from service.decisions.database import Database
 from service.review import export, gold, tasks
@@ -24,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _checked(database: Database, arguments: argparse.Namespace) -> object:
     """Run the command, unless the database has another version."""
-    database.check()
+    schema_version.check(database)
     found: object = arguments.run(database, arguments)
     return found
 
