@@ -27,7 +27,8 @@ from pathlib import Path
 
 import numpy as np
 
-from screening.checkpoint.manifest import Manifest, read_manifest, verify, write_manifest
+from screening.checkpoint.directory import verify, write_manifest
+from screening.checkpoint.manifest import Manifest, read_manifest
 from screening.errors import CheckpointError
 
 WORDS = (
