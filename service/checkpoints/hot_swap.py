@@ -126,7 +126,7 @@ class HotSwap:
             await self.served.settle()  # also deletes the copy of a checkpoint that was refused
 
     async def _swap_to(self, source: Path, digest: str | None, *, retry: bool) -> Swap:
-        served, began, old = self.served, time.perf_counter(), self.served.now
+        served, began, old = self.served, time.perf_counter(), self.served.current
         try:
             new, in_place = await prepare(served, source, digest, retry=retry)
         except CheckpointError as error:

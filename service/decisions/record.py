@@ -36,7 +36,7 @@ class DecisionRecord:
 
     answer: ScreenAnswer
     caller: str
-    question: str
+    question_digest: str
     """Digest of mode, `locate` and pictures, in hexadecimal digits."""
     pictures: tuple[Picture, ...]
     """Original, A, B, C, D."""
@@ -58,7 +58,7 @@ class DecisionRecord:
             "id": answer.id,
             "created_at": self.created_at,
             "caller": self.caller,
-            "question": self.question,
+            "question": self.question_digest,
             "product": product_of(answer.metadata),
             "mode": answer.mode.value,
             "checkpoint": answer.checkpoint.digest,
@@ -71,9 +71,9 @@ class DecisionRecord:
         }
 
 
-def record_of(answer: ScreenAnswer, caller: str, question: bytes, pictures: Sequence[Picture]) -> DecisionRecord:
+def record_of(answer: ScreenAnswer, caller: str, question_digest: bytes, pictures: Sequence[Picture]) -> DecisionRecord:
     """The record of an answer that is given now."""
-    return DecisionRecord(answer, caller, question.hex(), tuple(pictures), datetime.now(UTC))
+    return DecisionRecord(answer, caller, question_digest.hex(), tuple(pictures), datetime.now(UTC))
 
 
 def product_of(metadata: dict[str, Any]) -> str | None:

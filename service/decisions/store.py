@@ -75,13 +75,13 @@ class DecisionStore:
         if self.required and not self.writer.has_room:
             raise DecisionsUnavailable
 
-    def keep(self, answer: ScreenAnswer, caller: str, question: bytes, pictures: tuple[Picture, ...]) -> None:
+    def keep(self, answer: ScreenAnswer, caller: str, question_digest: bytes, pictures: tuple[Picture, ...]) -> None:
         """Hand an answer to the writer.
 
         Raises:
             DecisionsUnavailable: decisions are required, and the queue is full.
         """
-        if not self.writer.offer(record_of(answer, caller, question, pictures)) and self.required:
+        if not self.writer.offer(record_of(answer, caller, question_digest, pictures)) and self.required:
             raise DecisionsUnavailable
 
     async def ask(self, work: Callable[[], Result]) -> Result:

@@ -24,7 +24,7 @@ from service.errors import (
     Unauthenticated,
 )
 from service.http.auth import authorize
-from service.http.json_api import BODY_ERRORS, SECURED, json_answer, read_order, service_of, takes
+from service.http.json_api import BODY_ERRORS, SECURED, json_answer, read_json, service_of, takes
 from service.http.openapi import problem_responses
 from service.schemas import CheckpointName, Documented, RequestBody
 
@@ -109,9 +109,9 @@ async def get_checkpoint(request: Request) -> Response:
 )
 async def post_checkpoint(request: Request) -> Response:
     hot_swap = _hot_swap(request)
-    order = await read_order(request, CheckpointRequest, max_bytes=_MAX_BODY)
-    source = await _resolve(hot_swap, service_of(request).settings.checkpoint_store, order.checkpoint)
-    swap = await hot_swap.swap_to(source, retry=order.retry)
+    body = await read_json(request, CheckpointRequest, max_bytes=_MAX_BODY)
+    source = await _resolve(hot_swap, service_of(request).settings.checkpoint_store, body.checkpoint)
+    swap = await hot_swap.swap_to(source, retry=body.retry)
     return json_answer(swap)
 
 

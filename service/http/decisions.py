@@ -38,7 +38,7 @@ from service.http.json_api import (
     SECURED,
     idempotency_key,
     json_answer,
-    read_order,
+    read_json,
     refuse_unprintable,
     store_of,
     takes,
@@ -155,15 +155,15 @@ async def send_feedback(request: Request, decision: DecisionId) -> Response:
     store, caller = _let_in(request)
     refuse_unprintable(decision)
     key = idempotency_key(request)
-    order = await read_order(request, FeedbackRequest)
+    body = await read_json(request, FeedbackRequest)
     add = partial(
         feedback.add,
         store.database,
         decision,
         caller=caller,
-        kind=order.kind,
-        options="" if order.options == NONE else order.options,
-        comment=order.comment,
+        kind=body.kind,
+        options="" if body.options == NONE else body.options,
+        comment=body.comment,
         idempotency_key=key,
     )
     try:

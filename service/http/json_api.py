@@ -67,8 +67,8 @@ def takes(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-async def read_order(request: Request, model: type[Model], *, max_bytes: int = MAX_BODY) -> Model:
-    """Read a request body.
+async def read_json(request: Request, model: type[Model], *, max_bytes: int = MAX_BODY) -> Model:
+    """Read a JSON body.
 
     Args:
         max_bytes: maximum size of the body in bytes.

@@ -16,7 +16,7 @@ from service.http.json_api import (
     MAX_BODY,
     SECURED,
     json_answer,
-    read_order,
+    read_json,
     refuse_unprintable,
     service_of,
     store_of,
@@ -59,8 +59,8 @@ PictureNumber = Annotated[int, Path(ge=0, le=len(OPTIONS), description="0 for th
 )
 async def lease_tasks(request: Request) -> Response:
     person, store = reviewer_of(request), store_of(request)
-    order = await read_order(request, LeaseRequest)
-    lease = partial(leases.lease, store.database, person.name, count=order.count, job=order.job)
+    body = await read_json(request, LeaseRequest)
+    lease = partial(leases.lease, store.database, person.name, count=body.count, job=body.job)
     found, waiting = await store.ask(lease)
     return json_answer(Leases(leases=[lease_shown(one) for one in found], waiting=waiting))
 
@@ -126,9 +126,9 @@ async def skip_task(request: Request, lease: LeaseId) -> Response:
 )
 async def send_review(request: Request) -> Response:
     person, service, store = reviewer_of(request), service_of(request), store_of(request)
-    order = await read_order(request, ReviewRequest, max_bytes=_MAX_REVIEW)
-    refuse_unprintable(order.lease)
-    stored, is_new = await store.ask(partial(reviews.submit, store.database, submission_of(order), person.name))
+    body = await read_json(request, ReviewRequest, max_bytes=_MAX_REVIEW)
+    refuse_unprintable(body.lease)
+    stored, is_new = await store.ask(partial(reviews.submit, store.database, submission_of(body), person.name))
     if is_new:
         service.metrics.reviews.labels(stored.job).inc()
     return json_answer(stored_shown(stored), 201 if is_new else 200)

@@ -41,21 +41,21 @@ def lease_shown(one: leases.Lease) -> LeasedTask:
     )
 
 
-def submission_of(order: ReviewRequest) -> reviews.Submission:
+def submission_of(body: ReviewRequest) -> reviews.Submission:
     """A review as its author sent it."""
-    by_number = {one.number: one for one in order.verdicts}
+    by_number = {one.number: one for one in body.verdicts}
     verdicts = tuple(
         Verdict(one.usable, {name.value: severity for name, severity in one.dimensions.items()}, one.comment)
         for _, one in sorted(by_number.items())
     )
     return reviews.Submission(
-        id=str(order.id),
-        lease=order.lease,
+        id=str(body.id),
+        lease=body.lease,
         verdicts=verdicts,
-        best=order.best,
-        comment=order.comment,
-        active_seconds=order.active_seconds,
-        supersedes=None if order.supersedes is None else str(order.supersedes),
+        best=body.best,
+        comment=body.comment,
+        active_seconds=body.active_seconds,
+        supersedes=None if body.supersedes is None else str(body.supersedes),
     )
 
 

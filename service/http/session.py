@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from service.errors import CrossOrigin, Forbidden, InsufficientScope, Unauthenticated
 from service.http.auth import admit, check_origin
-from service.http.json_api import BODY_ERRORS, read_order, takes
+from service.http.json_api import BODY_ERRORS, read_json, takes
 from service.http.openapi import problem_responses
 from service.http.session_token import COOKIE, SECONDS, issue
 from service.schemas import RequestBody
@@ -44,8 +44,8 @@ class SessionRequest(RequestBody):
 )
 async def sign_in(request: Request) -> Response:
     check_origin(request)
-    order = await read_order(request, SessionRequest, max_bytes=_MAX_BODY)
-    key = admit(request, order.key.strip().encode(), "review")
+    body = await read_json(request, SessionRequest, max_bytes=_MAX_BODY)
+    key = admit(request, body.key.strip().encode(), "review")
     response = Response(status_code=204)
     response.set_cookie(COOKIE, issue(key, time.time()), max_age=SECONDS, **_attributes(request))
     return response
