@@ -108,7 +108,7 @@ def _serve(settings: Settings) -> int:
 
 
 def _engine(settings: Settings) -> Engine:
-    from service.engines.registry import create_engine
+    from service.engines.table import create_engine
 
     return create_engine(settings)
 

@@ -137,20 +137,20 @@ class IdempotencyKeyReused(ServiceError):
         super().__init__(f"This Idempotency-Key belongs to another {request}. Use a new key for each new {request}.")
 
 
-class PictureUrlRefused(ServiceError):
+class _PictureMissing(ServiceError):
+    """A picture that the request names by its URL was not fetched."""
+
+    def __init__(self, picture: str, why: str) -> None:
+        super().__init__(f"{picture}: {why}")
+        self.picture = picture
+
+
+class PictureUrlRefused(_PictureMissing):
     """The service may not fetch a picture's URL, because of its host, its form or its address."""
 
-    def __init__(self, picture: str, why: str) -> None:
-        super().__init__(f"{picture}: {why}")
-        self.picture = picture
 
-
-class PictureFetchFailed(ServiceError):
+class PictureFetchFailed(_PictureMissing):
     """A picture could not be fetched from its URL."""
-
-    def __init__(self, picture: str, why: str) -> None:
-        super().__init__(f"{picture}: {why}")
-        self.picture = picture
 
 
 class PictureRefused(ServiceError):
@@ -162,20 +162,20 @@ class PictureRefused(ServiceError):
         self.cause = cause
 
 
-class Overloaded(ServiceError):
-    """The queue is full. The service checks this before it reads the body."""
-
-    def __init__(self, retry_after: int, why: str = "The queue is full.") -> None:
-        super().__init__(f"{why} Send the request again in {retry_after} s.")
-        self.retry_after = retry_after
-
-
-class NotReady(ServiceError):
-    """The service is starting, is draining, or has lost its engine."""
+class _NotNow(ServiceError):
+    """The service cannot answer now, but may answer the same request after `retry_after` seconds."""
 
     def __init__(self, why: str, retry_after: int = 5) -> None:
         super().__init__(f"{why} Send the request again in {retry_after} s.")
         self.retry_after = retry_after
+
+
+class Overloaded(_NotNow):
+    """The queue is full. The service checks this before it reads the body."""
+
+
+class NotReady(_NotNow):
+    """The service is starting, is draining, or has lost its engine."""
 
 
 class EngineLost(NotReady):

@@ -47,10 +47,16 @@ class Documented(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
-class PictureAddress(Documented):
+class RequestBody(Documented):
+    """A request body, or an object in one; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class PictureAddress(RequestBody):
     """A picture that the service fetches from a host that the operator allows."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(strict=True)
 
     url: str = Field(max_length=8192, examples=["https://cdn.shop.example/4711/original.jpg"])
     """`https://` URL of the picture. The service does not follow redirects."""
@@ -71,13 +77,11 @@ PictureField = Annotated[
 ]
 
 
-class ScreenRequest(Documented):
+class ScreenRequest(RequestBody):
     """One question: which of the four generated pictures may be shown for this product?"""
 
     model_config = ConfigDict(
-        extra="forbid",
         strict=True,
-        use_attribute_docstrings=True,
         json_schema_extra={
             "example": {
                 "original": "/9j/4AAQSkZJRgABAQAAAQABAAD…",
@@ -101,8 +105,7 @@ class ScreenRequest(Documented):
     metadata: dict[str, Any] = {}
     """Any JSON object of at most 4 KiB. The answer echoes it. Decisions are found and erased by its `product`."""
     review_below: Probability | None = None
-    """Confidence below which the answer has `needs_review` set. If it is missing or null, the operator's threshold
-    applies."""
+    """Confidence below which the answer has `needs_review` set. Without a value, the operator's threshold applies."""
 
 
 class RegionAnswer(Documented):
@@ -191,7 +194,6 @@ class ScreenAnswer(Documented):
     """The decision. If `outcome` is `unreadable`, the model's output could not be parsed and nothing is chosen."""
 
     model_config = ConfigDict(
-        use_attribute_docstrings=True,
         json_schema_extra={
             "example": {
                 "id": "scr_01KAHD5Z0Q9YB7M2T4V6W8X0ZC",
@@ -299,7 +301,7 @@ class Health(Documented):
 class ProblemBody(Documented):
     """RFC 9457 problem details."""
 
-    model_config = ConfigDict(title="Problem", use_attribute_docstrings=True)
+    model_config = ConfigDict(title="Problem")
 
     type: str = Field(examples=["urn:screening:problem:image-unreadable"])
     """Stable identifier of the problem. Programs should use it rather than `title` or `detail`."""

@@ -25,7 +25,7 @@ from loadtest.targets.canary_checkpoints import Canary
 from loadtest.targets.local_service import LocalService
 from loadtest.targets.swapping import Operator
 from loadtest.targets.watching import look
-from screening.checkpoint.manifest import verify
+from screening.checkpoint.directory import verify
 from screening.errors import CheckpointError
 from screening.runtime.argument_types import above_zero, positive
 

@@ -28,7 +28,8 @@ from pathlib import Path
 import numpy as np
 
 from loadtest.console import REPOSITORY
-from screening.checkpoint.manifest import Manifest, read_manifest, verify, write_manifest
+from screening.checkpoint.directory import verify, write_manifest
+from screening.checkpoint.manifest import Manifest, read_manifest
 from screening.errors import CheckpointError
 
 WORDS = (

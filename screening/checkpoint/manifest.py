@@ -7,9 +7,8 @@ without it is not a checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -19,21 +18,18 @@ from screening.answer import Mode
 from screening.calibration import UNCALIBRATED, Calibration
 from screening.checkpoint.domain import Domain
 from screening.checkpoint.probes import Probes
-from screening.checkpoint.regular_file import Step, read_chunks, read_small, sha256_of, unwatched
+from screening.checkpoint.regular_file import Step, read_small, unwatched
 from screening.errors import CheckpointDamaged, CheckpointUnavailable
 from screening.prompt import Prompt
-from screening.runtime.atomic_write import partial_path, write_atomically
-from screening.runtime.digests import file_sha256, json_digest
+from screening.runtime.atomic_write import write_atomically
+from screening.runtime.digests import json_digest
 from screening.task import DIMENSIONS, STANDARD_DIMENSIONS, Dimension
 
 MANIFEST_NAME = "screening.json"
-_PARTIAL = partial_path(Path(MANIFEST_NAME)).name
 CARD_NAME = "README.md"
 """The model card. It is written after the evaluation, so the manifest does not list it."""
 _NO_CALIBRATION = {"slope": 1.0, "intercept": 0.0, "fitted_on": None}
 """Stands for no calibration in the digest of a checkpoint."""
-_UNLISTED = (MANIFEST_NAME, _PARTIAL, CARD_NAME)
-"""Files in the root that no manifest lists. A crash while scores are stored leaves a partial manifest."""
 MOST_MANIFEST_BYTES = 4 * 2**20
 """Maximum size of a manifest. That of models/tiny has 20 kB; 10,000 tensors take 1 MB."""
 MOST_FILES = 10_000
@@ -50,8 +46,8 @@ def _inside(name: str) -> str:
 
 Text = Annotated[str, Field(max_length=1000)]
 FileName = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]+$"), AfterValidator(_inside)]
-"""Path relative to the checkpoint's directory, in its shortest form and without `..`. `verify` also refuses one that
-points outside through a link."""
+"""Path relative to the checkpoint's directory, in its shortest form and without `..`. `directory.verify` also refuses
+one that points outside through a link."""
 
 
 def _known(value: object) -> object:
@@ -228,23 +224,6 @@ def _digests(records: Iterable[object]) -> set[str]:
     return {str(one["digest"]) for one in records if isinstance(one, dict) and "digest" in one}
 
 
-def write_manifest(directory: Path, **fields: Any) -> Manifest:
-    """Hash every file in `directory`, then write the manifest atomically.
-
-    Args:
-        fields: all fields of `Manifest` except `files` and `created`.
-    """
-    unlisted = {directory / name for name in _UNLISTED}
-    files = {
-        path.relative_to(directory).as_posix(): FileEntry(size=path.stat().st_size, sha256=file_sha256(path))
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and path not in unlisted
-    }
-    manifest = Manifest(files=files, created=datetime.now(UTC).isoformat(timespec="seconds"), **fields)
-    store_manifest(manifest, directory)
-    return manifest
-
-
 def store_manifest(manifest: Manifest, directory: Path) -> None:
     """Write a manifest as it is, atomically. The files that it lists must not have changed."""
     write_atomically(directory / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
@@ -279,53 +258,3 @@ def _first(error: ValidationError) -> str:
     one = error.errors(include_url=False, include_input=False, include_context=False)[0]
     more = f" ({error.error_count()} faults in total)" if error.error_count() > 1 else ""
     return f"{'.'.join(map(str, one['loc'])) or 'top level'}: {one['msg']}{more}"[:500]
-
-
-def verify(directory: Path, step: Step = unwatched) -> Manifest:
-    """Read the manifest and compare every file with it.
-
-    Args:
-        step: is called before each access, and may end the read.
-
-    Raises:
-        CheckpointDamaged: a file is missing, was added, differs in size or content, lies outside the directory, or is
-            not a regular file.
-        CheckpointUnavailable: a file cannot be read.
-    """
-    manifest = read_manifest(directory, step)
-    try:
-        _compare(directory, manifest, step)
-    except RuntimeError as error:  # a symbolic link that points to itself
-        raise CheckpointDamaged(f"{directory} cannot be read completely: {error}") from error
-    except OSError as error:
-        raise CheckpointUnavailable(f"{directory} cannot be read completely: {error}") from error
-    return manifest
-
-
-def _compare(directory: Path, manifest: Manifest, step: Step) -> None:
-    unlisted = {directory / name for name in _UNLISTED}
-    present = {path.relative_to(directory).as_posix() for path in _walk(directory, step) if path not in unlisted}
-    if added := sorted(present - manifest.files.keys()):
-        raise CheckpointDamaged(f"{directory} holds files that its manifest does not list: {', '.join(added[:10])}")
-    root = directory.resolve()
-    for name in (MANIFEST_NAME, *manifest.files):
-        if not (directory / name).resolve().is_relative_to(root):
-            raise CheckpointDamaged(f"{directory / name} points outside the checkpoint's directory")
-    for name, entry in manifest.files.items():
-        path = directory / name
-        try:
-            found = sha256_of(read_chunks(path, entry.size, step))
-        except FileNotFoundError:
-            raise CheckpointDamaged(f"{path} is missing") from None
-        if found != entry.sha256:
-            raise CheckpointDamaged(f"{path} is not the file that its manifest describes (sha256 differs)")
-
-
-def _walk(directory: Path, step: Step) -> Iterator[Path]:
-    """Yield the files and links at any depth below a directory."""
-    for count, path in enumerate(directory.rglob("*")):
-        if count >= 2 * MOST_FILES:
-            raise CheckpointDamaged(f"{directory} holds more than {2 * MOST_FILES} entries")
-        step(path)
-        if path.is_symlink() or not path.is_dir():
-            yield path

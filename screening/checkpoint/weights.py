@@ -1,6 +1,6 @@
 """Checks of a checkpoint's weights that need no engine.
 
-They run on a directory whose files were compared with its manifest (`screening.checkpoint.manifest.verify`). They
+They run on a directory whose files were compared with its manifest (`screening.checkpoint.directory.verify`). They
 compare names, shapes and types of the tensors with those in the manifest, and with those of the served checkpoint. An
 engine does not notice most differences, least of all when it reloads weights in place.
 """

@@ -6,7 +6,9 @@ import struct
 from collections.abc import Sequence
 from functools import lru_cache
 
-Matrix = Sequence[Sequence[float]]
+import numpy as np
+from numpy.typing import NDArray
+
 Points = tuple[float, ...]
 """The chromaticities x and y of white, red, green and blue."""
 
@@ -35,7 +37,7 @@ _SAME_POINT = 0.005
 
 _LARGEST = 4.0
 """Maximum coordinate of a primary; real ones are below 1."""
-_BRADFORD: Matrix = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
+_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 _D50 = (0.9642, 1.0, 0.8249)
 
 
@@ -67,8 +69,8 @@ def _profile(points: Points, gamma: float) -> bytes | None:
     if points == _SRGB and gamma == _SRGB_CURVE:
         return None
     try:
-        columns = _transposed(_to_d50(points))
-    except ZeroDivisionError:
+        columns: list[list[float]] = _to_d50(points).T.tolist()
+    except (ZeroDivisionError, np.linalg.LinAlgError):
         return None
     if not all(abs(value) < _LARGEST for column in columns for value in column):
         return None
@@ -81,49 +83,24 @@ def _profile(points: Points, gamma: float) -> bytes | None:
     return _file({**xyz, b"rTRC": curve, b"gTRC": curve, b"bTRC": curve})
 
 
-def _to_d50(points: Points) -> Matrix:
-    """Return the matrix from RGB to XYZ, adapted to the white point of ICC profiles by Bradford's method."""
-    white, *colours = (_xyz_of(points[i], points[i + 1]) for i in range(0, 8, 2))
-    primaries = _transposed(colours)
-    to_xyz = _product(primaries, _diagonal(_times(_inverse(primaries), white)))
-    source, target = _times(_BRADFORD, white), _times(_BRADFORD, _D50)
-    gains = [b / a for a, b in zip(source, target, strict=True)]
-    return _product(_product(_inverse(_BRADFORD), _product(_diagonal(gains), _BRADFORD)), to_xyz)
+def _to_d50(points: Points) -> NDArray[np.float64]:
+    """Return the matrix from RGB to XYZ, adapted to the white point of ICC profiles by Bradford's method.
+
+    Raises:
+        ZeroDivisionError, LinAlgError: the points are degenerate.
+    """
+    white, *colours = (np.array(_xyz_of(points[i], points[i + 1])) for i in range(0, 8, 2))
+    primaries = np.array(colours).T
+    to_xyz = primaries @ np.diag(np.linalg.inv(primaries) @ white)
+    # A gain that is not finite gives a matrix without finite values.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gains = np.diag((_BRADFORD @ _D50) / (_BRADFORD @ white))
+        adapted: NDArray[np.float64] = np.linalg.inv(_BRADFORD) @ gains @ _BRADFORD @ to_xyz
+    return adapted
 
 
 def _xyz_of(x: float, y: float) -> tuple[float, float, float]:
     return x / y, 1.0, (1 - x - y) / y
-
-
-def _times(matrix: Matrix, vector: Sequence[float]) -> list[float]:
-    return [sum(a * b for a, b in zip(row, vector, strict=True)) for row in matrix]
-
-
-def _product(left: Matrix, right: Matrix) -> Matrix:
-    return _transposed([_times(left, column) for column in _transposed(right)])
-
-
-def _transposed(rows: Matrix) -> Matrix:
-    return [list(column) for column in zip(*rows, strict=True)]
-
-
-def _diagonal(values: Sequence[float]) -> Matrix:
-    return [[value if row == column else 0.0 for column in range(3)] for row, value in enumerate(values)]
-
-
-def _inverse(matrix: Matrix) -> Matrix:
-    """
-    Raises:
-        ZeroDivisionError: the matrix is singular.
-    """
-    (a, b, c), (d, e, f), (g, h, i) = matrix
-    adjugate = [
-        [e * i - f * h, c * h - b * i, b * f - c * e],
-        [f * g - d * i, a * i - c * g, c * d - a * f],
-        [d * h - e * g, b * g - a * h, a * e - b * d],
-    ]
-    determinant = sum(x * row[0] for x, row in zip((a, b, c), adjugate, strict=True))
-    return [[value / determinant for value in row] for row in adjugate]
 
 
 def _fixed(value: float) -> int:

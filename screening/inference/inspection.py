@@ -11,7 +11,6 @@ manifest.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import resource
 import sys
@@ -27,6 +26,7 @@ from screening.errors import CheckpointError
 from screening.inference.architecture import check_architecture, quiet_transformers
 from screening.inference.generation import prompt_text, tiling_arguments
 from screening.prompt import PICTURES_PER_SAMPLE
+from screening.runtime.digests import json_digest
 
 REFUSED = 3
 """Exit status if the checkpoint is at fault. The reason is on standard output."""
@@ -189,8 +189,8 @@ def _read(directory: Path, manifest: Manifest, config: Mapping[str, Any]) -> Rea
                 "tiles, a shorter prompt or answer"
             )
         if not locate:  # one text per mode shows whether tokenizer and template give the same tokens
-            prompts[mode] = _digest(ids)
-    files = _digest(sorted(besides_weights(manifest).items()))
+            prompts[mode] = json_digest(ids)
+    files = json_digest(sorted(besides_weights(manifest).items()))
     return Reading(vocabulary=_vocabulary(tokenizer), prompts=prompts, files=files)
 
 
@@ -236,11 +236,7 @@ def _vocabulary(tokenizer: Any) -> str:
     names = tokenizer.convert_ids_to_tokens(range(count))
     pieces = [tokenizer.decode([token]) for token in range(count)]
     ids = tokenizer.encode("\n".join(pieces), add_special_tokens=False)
-    return _digest([names, pieces, ids])
-
-
-def _digest(value: object) -> str:
-    return "sha256:" + hashlib.sha256(json.dumps(value).encode()).hexdigest()
+    return json_digest([names, pieces, ids])
 
 
 def _one_line(error: Exception) -> str:

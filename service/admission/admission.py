@@ -159,7 +159,7 @@ class Admission:
             raise self.refusal()
         if self.inside >= self._capacity and not self._evict_slow_upload():
             self._metrics.rejected.labels("queue_full").inc()
-            raise Overloaded(self.retry_after())
+            raise Overloaded("The queue is full.", self.retry_after())
         place = Place()
         self._places[place] = None
         self._count()

@@ -67,7 +67,7 @@ class Upload:
 
     def _failure(self) -> ServiceError:
         if self._retry_after is not None:
-            return Overloaded(self._retry_after, "The queue is full, and this upload was slow.")
+            return Overloaded("The queue is full, and this upload was slow.", self._retry_after)
         seconds = self._pace.seconds
         if asyncio.get_running_loop().time() - self._last > seconds / 2:
             return BodyTimeout(

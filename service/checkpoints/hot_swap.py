@@ -19,8 +19,6 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from screening.errors import CheckpointError
 from service.checkpoints.engine_start import restart
 from service.checkpoints.local_store import Copy
@@ -30,6 +28,7 @@ from service.checkpoints.swap_preparation import prepare
 from service.checkpoints.verification import MayBeRounding, Verified
 from service.errors import CheckpointRefused, EngineLost, ServiceError, SwapBusy
 from service.logs import log
+from service.schemas import Documented
 from service.timings import milliseconds_since
 
 LOGGER = logging.getLogger("service.checkpoints.hot_swap")
@@ -41,10 +40,8 @@ ENDING = "The service is about to end."
 How = Literal["unchanged", "in_place", "restarted"]
 
 
-class Swap(BaseModel):
+class Swap(Documented):
     """One swap that succeeded."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     digest: str
     """Digest of the checkpoint that is served since this swap: SHA-256 over everything that decides its answers; probes
@@ -129,7 +126,7 @@ class HotSwap:
             await self.served.settle()  # also deletes the copy of a checkpoint that was refused
 
     async def _swap_to(self, source: Path, digest: str | None, *, retry: bool) -> Swap:
-        served, began, old = self.served, time.perf_counter(), self.served.now
+        served, began, old = self.served, time.perf_counter(), self.served.current
         try:
             new, in_place = await prepare(served, source, digest, retry=retry)
         except CheckpointError as error:

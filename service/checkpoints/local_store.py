@@ -19,7 +19,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from screening.checkpoint.manifest import Manifest, store_manifest, verify
+from screening.checkpoint.directory import verify
+from screening.checkpoint.manifest import Manifest, store_manifest
 from screening.checkpoint.regular_file import Step, read_chunks, unwatched
 from screening.checkpoint.seal import check_seal, verdict_key
 from screening.checkpoint.weights import check_finite, read_tensors

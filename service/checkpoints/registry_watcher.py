@@ -21,8 +21,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from screening.checkpoint.registry import Registry, Version
 from screening.checkpoint.seal import verdict_key
 from screening.checkpoint.weights import changed_for_engine
@@ -31,6 +29,7 @@ from screening.runtime.daemon_thread import in_daemon_thread
 from service.checkpoints.hot_swap import HotSwap
 from service.errors import CheckpointRefused, SwapBusy
 from service.logs import log
+from service.schemas import Documented
 
 LOGGER = logging.getLogger("service.checkpoints.registry_watcher")
 
@@ -46,10 +45,8 @@ _NORMAL = ("current", "loaded", "waiting", "busy")
 """Outcomes that are logged as information and not as a warning."""
 
 
-class RegistryState(BaseModel):
+class RegistryState(Documented):
     """What the registry watcher knows."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     address: str
     """Model and address of the registry, without a password."""

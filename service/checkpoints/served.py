@@ -57,7 +57,7 @@ class ServedCheckpoint:
         self.reads = StoreReads(settings.store_read_seconds, metrics)
 
     @property
-    def now(self) -> Copy:
+    def current(self) -> Copy:
         """The checkpoint that is served. Only after the start."""
         if self.copy is None:
             raise RuntimeError("No checkpoint is served yet.")
@@ -66,7 +66,7 @@ class ServedCheckpoint:
     @property
     def manifest(self) -> Manifest:
         """The manifest of the checkpoint that is served. Only after the start."""
-        return self.now.manifest
+        return self.current.manifest
 
     async def read_published(self, source: Path, digest: str | None = None) -> Manifest:
         """Read the manifest of a published checkpoint, and check its seal and its digest unless that is None.
@@ -110,8 +110,8 @@ class ServedCheckpoint:
         Only the start and a swap call this, when no other copy is in use. A swap admits requests before, because it may
         take long.
         """
-        self.history.served = self.history.served or self.now.key
+        self.history.served = self.history.served or self.current.key
         written = await self.history.save()
-        await asyncio.to_thread(self.store.keep_only, {self.now.key, self.history.served})
+        await asyncio.to_thread(self.store.keep_only, {self.current.key, self.history.served})
         if not written:
             await self.history.save()  # The disk may have been full of those copies.

@@ -35,7 +35,7 @@ async def start_serving(served: ServedCheckpoint, ask_registry: AskRegistry | No
         offered = await served.read_published(served.configured)
         await _start_on(served, await served.copy_in(served.configured, offered))
         # The checkpoint of the last run may start next time, and stays the one that is tried first.
-        served.history.served = not_started or served.now.key
+        served.history.served = not_started or served.current.key
     served.history.started_on(served.engine.machine)
     await served.settle()
 

@@ -14,13 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict
-
 from screening.errors import CheckpointUnavailable
 from screening.runtime.daemon_thread import in_daemon_thread
 from service.errors import CheckpointRefused
 from service.logs import log
 from service.metrics import Metrics
+from service.schemas import Documented
 
 LOGGER = logging.getLogger("service.checkpoints.store_reads")
 
@@ -30,10 +29,8 @@ MAX_HANGING = 16
 Result = TypeVar("Result")
 
 
-class StoreRead(BaseModel):
+class StoreRead(Documented):
     """One read of a store that is under way, as `GET /admin/checkpoint` shows it."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     path: str
     """The file or directory that is accessed now."""

@@ -88,7 +88,7 @@ class Supervisor:
         try:
             async with self._served.engine_lock:
                 if not self._engine.alive:  # A swap may have restarted it meanwhile.
-                    await restart(self._served, self._served.now, cause)
+                    await restart(self._served, self._served.current, cause)
         except Exception as error:  # The next attempt may succeed.
             fields = {"attempts": self._attempts, "error": str(error)}
             LOGGER.exception("engine restart failed", extra={"fields": fields})

@@ -52,7 +52,7 @@ async def prepare(
     offered = await served.read_published(source, digest)
     try:
         new = await copy_offered(served, source, offered, retry=retry)
-        return new, new.key == served.now.key or await _can_be_reloaded(served, source, new)
+        return new, new.key == served.current.key or await _can_be_reloaded(served, source, new)
     except (CheckpointDamaged, CheckpointUnavailable):
         raise  # Another copy of the same checkpoint, or this one once it is complete, may be good.
     except CheckpointError as error:
@@ -63,7 +63,7 @@ async def prepare(
 
 async def _can_be_reloaded(served: ServedCheckpoint, source: Path, new: Copy) -> bool:
     """Whether the engine can load a checkpoint in place. Raises the error of `prepare` if no engine could load it."""
-    old = served.now
+    old = served.current
     changed = changed_for_engine(old.manifest, new.manifest)
     if changed:
         log(LOGGER, logging.INFO, "engine restart needed", digest=new.manifest.digest, changed=changed)

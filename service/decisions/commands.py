@@ -7,7 +7,7 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 
@@ -15,9 +15,9 @@ import sqlalchemy as sa
 
 from screening.runtime.command_line import Parser
 from service.config.settings import StoreSettings
-from service.decisions import erasure, orphans
-from service.decisions.database import Database, head, revisions
-from service.decisions.errors import DatabaseError, PictureStoreError, WrongAddress
+from service.decisions import erasure, orphans, schema_version
+from service.decisions.database import Database
+from service.decisions.errors import DatabaseError, PictureStoreError, WrongAddress, first_line
 from service.decisions.picture_store import PictureStore
 
 
@@ -27,11 +27,30 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     if getattr(arguments, "sample", None) is not None and arguments.batch is None:
         parser.error("--sample needs --batch: give the import of the sample")
+    return run(arguments.run, arguments)
+
+
+def run(
+    command: Callable[[Database, argparse.Namespace], object],
+    arguments: argparse.Namespace,
+    refused: tuple[type[Exception], ...] = (),
+) -> int:
+    """Run a command on the database that its arguments name, and print what it returns as JSON.
+
+    Args:
+        refused: errors of the command that say that its data are wrong.
+
+    Returns:
+        0, 1 for a store that cannot be used now, or 2 for wrong arguments or data.
+    """
     try:
-        with closing(open_database(arguments)) as database:
-            found: dict[str, object] = arguments.run(database, arguments)
-    except (DatabaseError, PictureStoreError, sa.exc.DBAPIError) as error:
-        print(f"error: {str(error).partition(chr(10))[0]}", file=sys.stderr)
+        with closing(_open_database(arguments)) as database:
+            found = command(database, arguments)
+    except refused as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (DatabaseError, PictureStoreError, sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+        print(f"error: {first_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, WrongAddress) else 1
     print(json.dumps(found))
     return 0
@@ -45,7 +64,9 @@ def _parser() -> Parser:
     database = commands.add_parser("database", parents=[common], help="bring the schema to another version")
     database.add_argument("action", choices=("status", "upgrade", "downgrade"))
     database.add_argument(
-        "version", nargs="?", help=f"for downgrade: base (deletes all tables and all data), or one of {revisions()}"
+        "version",
+        nargs="?",
+        help=f"for downgrade: base (deletes all tables and all data), or one of {schema_version.revisions()}",
     )
     database.set_defaults(run=_database)
 
@@ -92,10 +113,13 @@ def store_options() -> Parser:
 
 def _database(database: Database, arguments: argparse.Namespace) -> dict[str, object]:
     if arguments.action == "status":
-        return {"database": database.name, "version": database.version(), "needed": head()}
+        return {
+            "database": database.name, "version": schema_version.current(database), "needed": schema_version.head(),
+        }  # fmt: skip
     if arguments.action == "downgrade" and arguments.version is None:
-        raise DatabaseError("downgrade needs a version: base, or one of " + ", ".join(revisions()))
-    before, after = database.migrate("head" if arguments.action == "upgrade" else arguments.version)
+        raise DatabaseError("downgrade needs a version: base, or one of " + ", ".join(schema_version.revisions()))
+    target = "head" if arguments.action == "upgrade" else arguments.version
+    before, after = schema_version.migrate(database, target)
     return {"database": database.name, "before": before, "after": after}
 
 
@@ -138,13 +162,13 @@ def open_pictures(database: Database, arguments: argparse.Namespace) -> PictureS
         DatabaseError: the database has another version.
         PictureStoreError: no picture store is given, or it cannot be opened.
     """
-    database.check()
+    schema_version.check(database)
     if not arguments.pictures:  # an empty path would be the working directory
         raise PictureStoreError("give --pictures, or set SCREENING_PICTURES")
     return PictureStore(arguments.pictures)
 
 
-def open_database(arguments: argparse.Namespace) -> Database:
+def _open_database(arguments: argparse.Namespace) -> Database:
     """The database of a command.
 
     Raises:

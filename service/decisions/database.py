@@ -1,4 +1,4 @@
-"""Connections to the decision database, and the version of its schema."""
+"""Connections to the decision database, and its locks. `schema_version` makes its tables."""
 
 from __future__ import annotations
 
@@ -10,19 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import postgresql, sqlite
 
-from service.decisions.errors import DatabaseError, DatabaseUnreachable, WrongAddress
-from service.decisions.tables import VERSION_TABLE
+from service.decisions.errors import WrongAddress
 
-_CANNOT_OPEN = "unable to open database file"
-"""SQLite's message for a missing directory, a directory in place of the file, and missing permissions."""
-_READ_ONLY = "attempt to write a readonly database"
-"""SQLite's message for a file, or a directory of one, without permission to write."""
+BATCH = 500
+"""Maximum number of values in one query, and of decisions and pictures that an erasure locks at a time."""
 BUSY_SECONDS = 10.0
 """Maximum wait for another writer of an SQLite file."""
 _SILENCE = {
@@ -56,8 +49,9 @@ class Database:
         self.url = _address(url)
         self.name = self.url.render_as_string(hide_password=True)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.is_prepared = False
+        """Whether `schema_version.prepare` has found or made the tables."""
         self._writing = threading.Lock()
-        self._is_prepared = False
         self._engine = sa.create_engine(self.url, connect_args=self._timeouts(), pool_pre_ping=not self.is_sqlite)
         if self.is_sqlite:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
@@ -128,6 +122,11 @@ class Database:
             return None
         return found.st_dev, found.st_ino
 
+    def lock_migration(self, connection: sa.Connection) -> None:
+        """Let only one service at a time check and change the version; SQLite's transaction already does this."""
+        if not self.is_sqlite:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+
     def lock_erasure(self, connection: sa.Connection, *, shared: bool) -> None:
         """Hold erasures (`shared`), or writers and other erasures, back until the transaction ends.
 
@@ -154,117 +153,11 @@ class Database:
     def close(self) -> None:
         self._engine.dispose()
 
-    def prepare(self) -> None:
-        """Create the tables of an empty database, and refuse a database of another version.
-
-        Raises:
-            DatabaseUnreachable: the database does not answer.
-            DatabaseError: the database cannot be used, or has another version.
-        """
-        try:
-            with self.writing() as connection:
-                self._lock(connection)
-                if _revision(connection) is None:
-                    _migrate(connection, "head")
-        except sa.exc.DatabaseError as error:
-            raise self._unusable(error) from error
-        self.check()
-        self._is_prepared = True
-
-    def prepare_once(self) -> None:
-        """Do what `prepare` does, unless it has succeeded before: the database may not have answered at the start.
-
-        Raises:
-            DatabaseError: as `prepare`.
-            sqlalchemy.exc.TimeoutError: as `writing`.
-        """
-        if not self._is_prepared:
-            self.prepare()
-
-    def check(self) -> None:
-        """Refuse a database of another version.
-
-        Raises:
-            DatabaseError: the database cannot be reached, or has another version.
-        """
-        if (found := self.version()) != (needed := head()):
-            self._refuse_newer(found)
-            raise DatabaseError(
-                f"{self.name} has version {found or 'none'} of the schema, but this service needs {needed}. "
-                "Run: python -m service database upgrade"
-            )
-
-    def version(self) -> str | None:
-        """The version of the schema; None for a database without our tables.
-
-        Raises:
-            DatabaseError: the database cannot be reached.
-        """
-        try:
-            with self.reading() as connection:
-                return _revision(connection)
-        except sa.exc.DatabaseError as error:
-            raise self._unusable(error) from error
-
-    def migrate(self, target: str) -> tuple[str | None, str | None]:
-        """Bring the schema to another version; returns the versions before and after.
-
-        Args:
-            target: `head`, `base`, or the number of a version.
-
-        Raises:
-            DatabaseError: the database cannot be reached, or there is no such version.
-        """
-        if target not in ("head", "base") and target not in revisions():
-            raise DatabaseError(f"there is no version {target!r}: give head, base, or one of {', '.join(revisions())}")
-        try:
-            with self.writing() as connection:
-                self._lock(connection)
-                before = _revision(connection)
-                self._refuse_newer(before)
-                _migrate(connection, target)
-                return before, _revision(connection)
-        except sa.exc.DatabaseError as error:
-            raise self._unusable(error) from error
-
-    def _refuse_newer(self, found: str | None) -> None:
-        """Refuse a version that this service does not know: only a newer service has the steps back."""
-        if found is not None and found not in revisions():
-            raise DatabaseError(
-                f"{self.name} has version {found} of the schema, which this service does not know. Use the newer "
-                f"service, or run its command: python -m service database downgrade {head()}"
-            )
-
-    def _unusable(self, error: sa.exc.DatabaseError) -> DatabaseError:
-        """The error for the operator. PostgreSQL reports a wrong name or password as it reports an outage."""
-        said = str(error.orig).strip().partition("\n")[0]
-        is_wrong_file = said in (_CANNOT_OPEN, _READ_ONLY)
-        remedy = ". Give a file in a directory that exists and is writable" if is_wrong_file else ""
-        is_outage = isinstance(error, sa.exc.OperationalError) and not is_wrong_file
-        kind = DatabaseUnreachable if is_outage else DatabaseError
-        return kind(f"{self.name} cannot be used: {said}{remedy}")
-
-    def _lock(self, connection: sa.Connection) -> None:
-        """Let only one service at a time check and change the version; SQLite's transaction already does this."""
-        if not self.is_sqlite:
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-
 
 def insert_ignoring(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
     """An insert that does not change an existing row."""
     insert = sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
     return insert.on_conflict_do_nothing()
-
-
-def head() -> str:
-    """The version of the schema that this service needs."""
-    return revisions()[-1]
-
-
-def revisions() -> list[str]:
-    """All versions, oldest first."""
-    walk = ScriptDirectory.from_config(_config()).walk_revisions()
-    return [script.revision for script in walk][::-1]
 
 
 def _address(url: str) -> sa.URL:
@@ -296,21 +189,3 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
 def _begin_sqlite(connection: sa.Connection) -> None:
     writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    return config
-
-
-def _revision(connection: sa.Connection) -> str | None:
-    return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
-
-
-def _migrate(connection: sa.Connection, target: str) -> None:
-    config = _config()
-    config.attributes["connection"] = connection
-    going_down = target == "base" or (target != "head" and (now := _revision(connection)) is not None and target < now)
-    (command.downgrade if going_down else command.upgrade)(config, target)

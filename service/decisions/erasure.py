@@ -15,14 +15,11 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from screening.task import OPTIONS
-from service.decisions.database import Database
+from service.decisions.database import BATCH, Database
 from service.decisions.picture_store import PictureStore
 from service.decisions.review_tables import REVIEW_TASK, TASK_PICTURE
 from service.decisions.tables import AUDIT, DECISION, DECISION_PICTURE, ERASED, PICTURE
 from service.ids import new_id
-
-BATCH = 500
-"""Maximum number of decisions per transaction, and of pictures whose rows are locked at a time."""
 
 
 def erase_one(database: Database, pictures: PictureStore, identity: str, *, caller: str) -> bool:

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from service.decisions.database import Database, insert_ignoring
-from service.decisions.erasure import BATCH, purge
+from service.decisions.database import BATCH, Database, insert_ignoring
+from service.decisions.erasure import purge
 from service.decisions.picture_store import PictureStore
 from service.decisions.tables import PICTURE
 

@@ -24,6 +24,11 @@ class StoredPicture:
     media_type: str
     data: bytes
 
+    @classmethod
+    def of(cls, picture: Picture) -> StoredPicture:
+        """The picture with the address of its bytes."""
+        return cls(hashlib.sha256(picture.data).hexdigest(), f"image/{picture.format.lower()}", picture.data)
+
 
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
@@ -31,7 +36,7 @@ class DecisionRecord:
 
     answer: ScreenAnswer
     caller: str
-    question: str
+    question_digest: str
     """Digest of mode, `locate` and pictures, in hexadecimal digits."""
     pictures: tuple[Picture, ...]
     """Original, A, B, C, D."""
@@ -44,10 +49,7 @@ class DecisionRecord:
 
     def stored_pictures(self) -> tuple[StoredPicture, ...]:
         """The pictures with their addresses."""
-        return tuple(
-            StoredPicture(hashlib.sha256(picture.data).hexdigest(), f"image/{picture.format.lower()}", picture.data)
-            for picture in self.pictures
-        )
+        return tuple(map(StoredPicture.of, self.pictures))
 
     def row(self, retention: timedelta | None) -> dict[str, Any]:
         """The record's row of the table `decision`."""
@@ -56,7 +58,7 @@ class DecisionRecord:
             "id": answer.id,
             "created_at": self.created_at,
             "caller": self.caller,
-            "question": self.question,
+            "question": self.question_digest,
             "product": product_of(answer.metadata),
             "mode": answer.mode.value,
             "checkpoint": answer.checkpoint.digest,
@@ -69,9 +71,9 @@ class DecisionRecord:
         }
 
 
-def record_of(answer: ScreenAnswer, caller: str, question: bytes, pictures: Sequence[Picture]) -> DecisionRecord:
+def record_of(answer: ScreenAnswer, caller: str, question_digest: bytes, pictures: Sequence[Picture]) -> DecisionRecord:
     """The record of an answer that is given now."""
-    return DecisionRecord(answer, caller, question.hex(), tuple(pictures), datetime.now(UTC))
+    return DecisionRecord(answer, caller, question_digest.hex(), tuple(pictures), datetime.now(UTC))
 
 
 def product_of(metadata: dict[str, Any]) -> str | None:

@@ -20,6 +20,7 @@ from service.decisions.database import Database
 from service.decisions.errors import DatabaseError, DatabaseUnreachable, PictureStoreError, first_line
 from service.decisions.picture_store import PictureStore
 from service.decisions.record import record_of
+from service.decisions.schema_version import prepare, prepare_once
 from service.decisions.writer import DecisionWriter
 from service.errors import DecisionsUnavailable
 from service.logs import log
@@ -74,13 +75,13 @@ class DecisionStore:
         if self.required and not self.writer.has_room:
             raise DecisionsUnavailable
 
-    def keep(self, answer: ScreenAnswer, caller: str, question: bytes, pictures: tuple[Picture, ...]) -> None:
+    def keep(self, answer: ScreenAnswer, caller: str, question_digest: bytes, pictures: tuple[Picture, ...]) -> None:
         """Hand an answer to the writer.
 
         Raises:
             DecisionsUnavailable: decisions are required, and the queue is full.
         """
-        if not self.writer.offer(record_of(answer, caller, question, pictures)) and self.required:
+        if not self.writer.offer(record_of(answer, caller, question_digest, pictures)) and self.required:
             raise DecisionsUnavailable
 
     async def ask(self, work: Callable[[], Result]) -> Result:
@@ -102,7 +103,7 @@ class DecisionStore:
         """Wait for a place, and keep it until the thread ends, also if the caller has gone."""
 
         def prepare_and_work() -> Result:
-            self.database.prepare_once()
+            prepare_once(self.database)
             return work()
 
         async with self.places:
@@ -126,7 +127,7 @@ def open_store(settings: Settings, metrics: Metrics) -> DecisionStore:
     """
     database, pictures = open_stores(settings)
     try:
-        database.prepare()
+        prepare(database)
     except DatabaseUnreachable as error:
         log(LOGGER, logging.WARNING, "starting without the database of decisions", error=str(error))
     retention = None if settings.decisions_days is None else timedelta(days=settings.decisions_days)

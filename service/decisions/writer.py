@@ -24,6 +24,7 @@ from service.decisions.errors import DatabaseError, PictureStoreError, first_lin
 from service.decisions.kept_pictures import keep_pictures
 from service.decisions.picture_store import PictureStore
 from service.decisions.record import DecisionRecord, StoredPicture
+from service.decisions.schema_version import prepare_once
 from service.decisions.tables import DECISION, DECISION_PICTURE, ERASED
 from service.logs import log
 from service.metrics import Metrics
@@ -168,7 +169,7 @@ class DecisionWriter:
         Raises:
             DatabaseError, PictureStoreError, sqlalchemy.exc.SQLAlchemyError: nothing was committed.
         """
-        self._database.prepare_once()
+        prepare_once(self._database)
         pictures = {record.answer.id: record.stored_pictures() for record in batch}
         by_address = {picture.sha256: picture for five in pictures.values() for picture in five}
         for_each(self._put, by_address.values(), threads=_UPLOADS, name="decision pictures")

@@ -1,4 +1,4 @@
-"""What a service needs from an engine. `service.engines.registry` has the table of engines."""
+"""What a service needs from an engine. `service.engines.table` lists the engines."""
 
 from __future__ import annotations
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from PIL import Image
 
 from screening.answer import Mode
+from screening.checkpoint.directory import verify
 from screening.checkpoint.domain import Domain
-from screening.checkpoint.manifest import Manifest, verify
+from screening.checkpoint.manifest import Manifest
 from screening.checkpoint.probes import Probe
 from screening.errors import CheckpointError
 from screening.images import PADDING

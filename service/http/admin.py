@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -24,19 +24,17 @@ from service.errors import (
     Unauthenticated,
 )
 from service.http.auth import authorize
-from service.http.json_api import BODY_ERRORS, SECURED, json_answer, read_order, service_of, takes
+from service.http.json_api import BODY_ERRORS, SECURED, json_answer, read_json, service_of, takes
 from service.http.openapi import problem_responses
-from service.schemas import CheckpointName
+from service.schemas import CheckpointName, Documented, RequestBody
 
 router = APIRouter(prefix="/admin", tags=["admin"])
 
 _MAX_BODY = 4096
 
 
-class Refusal(BaseModel):
+class Refusal(Documented):
     """A checkpoint that failed. The service refuses it from then on unless a request sets `retry`."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     digest: str
     """Digest of the checkpoint."""
@@ -47,10 +45,8 @@ class Refusal(BaseModel):
     """Why the checkpoint was refused."""
 
 
-class CheckpointState(BaseModel):
+class CheckpointState(Documented):
     """The checkpoint that the service serves, and the history of its swaps."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     serving: CheckpointName
     """The checkpoint that the service serves now."""
@@ -66,10 +62,8 @@ class CheckpointState(BaseModel):
     """State of the registry watcher. Null if the service watches no registry."""
 
 
-class CheckpointRequest(BaseModel):
+class CheckpointRequest(RequestBody):
     """Request to serve a checkpoint."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     checkpoint: str = Field(min_length=1, pattern=r"^[^\x00]+$")
     """Name of a directory in the checkpoint store."""
@@ -115,9 +109,9 @@ async def get_checkpoint(request: Request) -> Response:
 )
 async def post_checkpoint(request: Request) -> Response:
     hot_swap = _hot_swap(request)
-    order = await read_order(request, CheckpointRequest, max_bytes=_MAX_BODY)
-    source = await _resolve(hot_swap, service_of(request).settings.checkpoint_store, order.checkpoint)
-    swap = await hot_swap.swap_to(source, retry=order.retry)
+    body = await read_json(request, CheckpointRequest, max_bytes=_MAX_BODY)
+    source = await _resolve(hot_swap, service_of(request).settings.checkpoint_store, body.checkpoint)
+    swap = await hot_swap.swap_to(source, retry=body.retry)
     return json_answer(swap)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from service.schemas import Comment, Documented, ScreenAnswer
+from service.schemas import Comment, Documented, RequestBody, ScreenAnswer
 
 
 class DecisionSummary(Documented):
@@ -87,10 +87,8 @@ class Decision(Documented):
     """Oldest first."""
 
 
-class FeedbackRequest(Documented):
+class FeedbackRequest(RequestBody):
     """Feedback on a decision."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     kind: Literal["shown", "returned", "verdict"]
     """`shown`: the shop showed these pictures. `returned`: a customer returned the product because of these.

@@ -22,7 +22,6 @@ from service.errors import (
     IdempotencyKeyReused,
     InsufficientScope,
     InvalidRequest,
-    MalformedRequest,
     Unauthenticated,
 )
 from service.http.auth import authorize
@@ -37,15 +36,15 @@ from service.http.decision_bodies import (
 from service.http.json_api import (
     BODY_ERRORS,
     SECURED,
+    idempotency_key,
     json_answer,
-    read_order,
+    read_json,
     refuse_unprintable,
-    service_of,
+    store_of,
     takes,
 )
 from service.http.moments import Moment
-from service.http.openapi import problem_responses
-from service.ids import valid_idempotency_key
+from service.http.openapi import PICTURE, problem_responses
 from service.schemas import ScreenAnswer
 
 router = APIRouter(prefix="/decisions", tags=["decisions"])
@@ -126,8 +125,7 @@ async def get_decision(request: Request, decision: DecisionId) -> Response:
 @router.get(
     "/{decision}/pictures/{position}",
     response_class=Response,
-    responses=problem_responses(*_COMMON, DecisionNotFound)
-    | {200: {"description": "The picture as it was sent.", "content": {"image/*": {}}}},
+    responses=problem_responses(*_COMMON, DecisionNotFound) | PICTURE,
     openapi_extra=SECURED,
     operation_id="get_decision_picture",
     summary="A picture of a decision: 0 is the original, 1 to 4 are A to D",
@@ -156,16 +154,16 @@ async def get_decision_picture(request: Request, decision: DecisionId, position:
 async def send_feedback(request: Request, decision: DecisionId) -> Response:
     store, caller = _let_in(request)
     refuse_unprintable(decision)
-    key = _idempotency_key(request)
-    order = await read_order(request, FeedbackRequest)
+    key = idempotency_key(request)
+    body = await read_json(request, FeedbackRequest)
     add = partial(
         feedback.add,
         store.database,
         decision,
         caller=caller,
-        kind=order.kind,
-        options="" if order.options == NONE else order.options,
-        comment=order.comment,
+        kind=body.kind,
+        options="" if body.options == NONE else body.options,
+        comment=body.comment,
         idempotency_key=key,
     )
     try:
@@ -199,16 +197,7 @@ def _let_in(request: Request, scope: Scope = "feedback") -> tuple[DecisionStore,
     Raises:
         Unauthenticated, InsufficientScope, Forbidden: see `authorize`.
     """
-    store = service_of(request).decisions
-    assert store is not None, "the router is only included if decisions are kept"  # noqa: S101
-    return store, authorize(request, scope)
-
-
-def _idempotency_key(request: Request) -> str | None:
-    keys = request.headers.getlist("idempotency-key")
-    if len(keys) > 1 or not all(map(valid_idempotency_key, keys)):
-        raise MalformedRequest("Idempotency-Key must be given once and be 1 to 255 visible ASCII characters.")
-    return keys[0] if keys else None
+    return store_of(request), authorize(request, scope)
 
 
 def _not_found(decision: str) -> DecisionNotFound:

@@ -1,8 +1,8 @@
-"""JSON request bodies and answers of the paths beside `/screen`, which parses its own, larger bodies."""
+"""What routes share: the service, headers, and JSON bodies and answers. `/screen` parses its own, larger bodies."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
@@ -17,10 +17,14 @@ from service.errors import (
     UnsupportedMediaType,
     UploadTooSlow,
 )
+from service.ids import valid_idempotency_key
 from service.pipeline.screen import Service
 from service.request.json_body import utf8_of
 from service.request.request_body import read_body
 from service.schemas import has_control_characters
+
+if TYPE_CHECKING:
+    from service.decisions.store import DecisionStore
 
 BODY_ERRORS = (MalformedRequest, BodyTimeout, UploadTooSlow, RequestTooLarge, UnsupportedMediaType, InvalidRequest)
 """Errors of a path that takes a body."""
@@ -38,14 +42,33 @@ def service_of(request: Request) -> Service:
     return service
 
 
+def store_of(request: Request) -> DecisionStore:
+    """The decision store, for paths that exist only if decisions are kept."""
+    store = service_of(request).decisions
+    assert store is not None, "the router is only included if decisions are kept"  # noqa: S101
+    return store
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The request's Idempotency-Key; None if it has none.
+
+    Raises:
+        MalformedRequest: there are several keys, or the key is not 1 to 255 visible ASCII characters.
+    """
+    keys = request.headers.getlist("idempotency-key")
+    if len(keys) > 1 or not all(map(valid_idempotency_key, keys)):
+        raise MalformedRequest("Send Idempotency-Key once, with 1 to 255 visible ASCII characters.")
+    return keys[0] if keys else None
+
+
 def takes(model: type[BaseModel]) -> dict[str, Any]:
     """OpenAPI entry of a path that takes a JSON body."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-async def read_order(request: Request, model: type[Model], *, max_bytes: int = MAX_BODY) -> Model:
-    """Read a request body.
+async def read_json(request: Request, model: type[Model], *, max_bytes: int = MAX_BODY) -> Model:
+    """Read a JSON body.
 
     Args:
         max_bytes: maximum size of the body in bytes.

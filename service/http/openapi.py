@@ -27,6 +27,9 @@ from service.schemas import ProblemBody, ScreenRequest
 Object = dict[str, Any]
 Responses = dict[int | str, Object]
 
+PICTURE: Responses = {200: {"description": "The picture as it was sent.", "content": {"image/*": {}}}}
+"""OpenAPI entry of a path that answers with a picture."""
+
 _HEADERS: dict[str, Object] = {
     "X-Request-Id": {
         "required": True,
@@ -100,6 +103,11 @@ def _example(problem: Problem) -> Object:
     }
 
 
+def _described(field: str) -> str | None:
+    """The description of a field that forms and JSON bodies have alike."""
+    return ScreenRequest.model_fields[field].description
+
+
 _BINARY: Object = {"type": "string", "contentMediaType": "application/octet-stream", "format": "binary"}
 
 SCREEN_REQUEST: Object = {
@@ -118,21 +126,19 @@ SCREEN_REQUEST: Object = {
                             "items": _BINARY,
                             "minItems": 4,
                             "maxItems": 4,
-                            "description": "The four generated pictures, in the order A, B, C, D.",
+                            "description": _described("generated"),
                         },
                         "mode": {
                             "type": "string",
                             "enum": ["cot", "direct"],
                             "default": "cot",
-                            "description": "`cot`: the model explains, then answers. `direct`: the model answers with "
-                            "letters only.",
+                            "description": _described("mode"),
                         },
                         "locate": {
                             "type": "string",
                             "enum": ["true", "false"],
                             "default": "false",
-                            "description": "Whether the answer says where each issue is (`options[].regions`). It "
-                            "needs the mode `cot` and a checkpoint that was trained for it.",
+                            "description": _described("locate"),
                         },
                         "metadata": {
                             "type": "string",
@@ -143,8 +149,7 @@ SCREEN_REQUEST: Object = {
                             "type": "number",
                             "minimum": 0,
                             "maximum": 1,
-                            "description": "Confidence below which the answer has `needs_review` set. If it is missing "
-                            "or empty, the operator's threshold applies.",
+                            "description": _described("review_below"),
                         },
                     },
                     "additionalProperties": False,

@@ -16,13 +16,14 @@ from service.http.json_api import (
     MAX_BODY,
     SECURED,
     json_answer,
-    read_order,
+    read_json,
     refuse_unprintable,
     service_of,
+    store_of,
     takes,
 )
-from service.http.openapi import problem_responses
-from service.http.review_access import lead_of, reviewer_of, store_of
+from service.http.openapi import PICTURE, problem_responses
+from service.http.review_access import lead_of, reviewer_of
 from service.http.review_bodies import (
     LeaseExtended,
     LeaseRequest,
@@ -32,7 +33,7 @@ from service.http.review_bodies import (
     Reviews,
     ReviewStored,
 )
-from service.http.review_common import COMMON, PICTURE, send_picture
+from service.http.review_common import COMMON, send_picture
 from service.http.review_views import lease_shown, review_shown, stored_shown, submission_of
 from service.review import leases, reviews
 from service.schemas import MAX_COMMENT_BYTES
@@ -58,8 +59,8 @@ PictureNumber = Annotated[int, Path(ge=0, le=len(OPTIONS), description="0 for th
 )
 async def lease_tasks(request: Request) -> Response:
     person, store = reviewer_of(request), store_of(request)
-    order = await read_order(request, LeaseRequest)
-    lease = partial(leases.lease, store.database, person.name, count=order.count, job=order.job)
+    body = await read_json(request, LeaseRequest)
+    lease = partial(leases.lease, store.database, person.name, count=body.count, job=body.job)
     found, waiting = await store.ask(lease)
     return json_answer(Leases(leases=[lease_shown(one) for one in found], waiting=waiting))
 
@@ -125,9 +126,9 @@ async def skip_task(request: Request, lease: LeaseId) -> Response:
 )
 async def send_review(request: Request) -> Response:
     person, service, store = reviewer_of(request), service_of(request), store_of(request)
-    order = await read_order(request, ReviewRequest, max_bytes=_MAX_REVIEW)
-    refuse_unprintable(order.lease)
-    stored, is_new = await store.ask(partial(reviews.submit, store.database, submission_of(order), person.name))
+    body = await read_json(request, ReviewRequest, max_bytes=_MAX_REVIEW)
+    refuse_unprintable(body.lease)
+    stored, is_new = await store.ask(partial(reviews.submit, store.database, submission_of(body), person.name))
     if is_new:
         service.metrics.reviews.labels(stored.job).inc()
     return json_answer(stored_shown(stored), 201 if is_new else 200)

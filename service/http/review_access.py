@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from service.decisions.store import DecisionStore
 from service.errors import InsufficientScope, Unauthenticated
 from service.http.auth import LOCAL, authorize, has_scope, key_of
-from service.http.json_api import service_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +48,3 @@ def lead_of(request: Request) -> Reviewer:
     if not person.is_lead:
         raise InsufficientScope(person.name, "admin")
     return person
-
-
-def store_of(request: Request) -> DecisionStore:
-    store = service_of(request).decisions
-    assert store is not None, "the router is only included if decisions are kept"  # noqa: S101
-    return store

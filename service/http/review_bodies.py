@@ -6,21 +6,16 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from screening.task import OPTIONS, Dimension
-from service.schemas import Comment, Documented
+from service.review.shown import ModelAnswer
+from service.schemas import Comment, Documented, RequestBody
 
 Number = Annotated[int, Field(ge=1, le=len(OPTIONS), strict=True)]
 """A picture's number as displayed."""
 Severity = Annotated[int, Field(ge=1, le=3, strict=True)]
 Job = Literal["review", "label"]
-
-
-class RequestBody(Documented):
-    """A request body; unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 class LeaseRequest(RequestBody):
@@ -141,34 +136,6 @@ class ReviewRequest(RequestBody):
         if self.best is not None and (len(usable) < 2 or self.best not in usable):
             raise ValueError("best: name a usable picture, and only where two or more are usable")
         return self
-
-
-class ModelPicture(Documented):
-    """What the model said about one picture."""
-
-    number: int
-    """The picture's number as displayed."""
-    usable: bool
-    """Whether the model called it usable."""
-    dimensions: list[str]
-    """What the model found wrong."""
-
-
-class ModelAnswer(Documented):
-    """The model's answer, in displayed numbers."""
-
-    choice: int | None
-    """The chosen picture; null if the model chose none, or its answer was unreadable."""
-    acceptable: list[int]
-    """Every picture that the model called usable."""
-    confidence: float
-    """Confidence of the answer."""
-    needs_review: bool
-    """Whether the answer asked for a human review."""
-    pictures: list[ModelPicture]
-    """What the model said about each picture."""
-    reasoning: str | None
-    """The model's reasoning."""
 
 
 class ReviewStored(Documented):

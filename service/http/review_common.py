@@ -16,14 +16,11 @@ from service.errors import (
     ReviewNotFound,
     Unauthenticated,
 )
-from service.http.openapi import Responses
-from service.http.review_access import store_of
+from service.http.json_api import store_of
 from service.review.leases import LEASE
 
 COMMON = (Unauthenticated, Forbidden, InsufficientScope, CrossOrigin, InvalidRequest, DecisionsUnavailable)
 """Errors of every path."""
-PICTURE: Responses = {200: {"description": "The picture as it was sent.", "content": {"image/*": {}}}}
-"""OpenAPI entry of a path that answers with a picture."""
 
 
 async def send_picture(request: Request, sha256: str, media_type: str) -> Response:

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from service.http.moments import Moment
-from service.http.review_bodies import Job, RequestBody
-from service.schemas import Documented
+from service.http.review_bodies import Job
+from service.schemas import Documented, RequestBody
 
 
 class TasksRequest(RequestBody):

@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import ReviewConflict, ReviewNotFound
-from service.http.json_api import BODY_ERRORS, SECURED, json_answer, read_order, refuse_unprintable, takes
+from service.http.json_api import BODY_ERRORS, SECURED, json_answer, read_json, refuse_unprintable, store_of, takes
 from service.http.moments import Moment
-from service.http.openapi import problem_responses
-from service.http.review_access import lead_of, reviewer_of, store_of
-from service.http.review_common import COMMON, PICTURE, send_picture
+from service.http.openapi import PICTURE, problem_responses
+from service.http.review_access import lead_of, reviewer_of
+from service.http.review_common import COMMON, send_picture
 from service.http.review_lead_bodies import (
     ExportItem,
     ExportNoted,
@@ -64,17 +64,17 @@ async def review_statistics(
 )
 async def make_tasks(request: Request) -> Response:
     person, store = lead_of(request), store_of(request)
-    order = await read_order(request, TasksRequest)
+    body = await read_json(request, TasksRequest)
     made = await store.ask(
         partial(
             tasks.make_tasks,
             store.database,
             caller=person.name,
-            count=order.count,
-            since=order.since,
-            until=order.until,
-            seed=order.seed,
-            reviews=order.reviews,
+            count=body.count,
+            since=body.since,
+            until=body.until,
+            seed=body.seed,
+            reviews=body.reviews,
         )
     )
     return json_answer(TasksMade(made=made), 201)
@@ -136,6 +136,6 @@ async def export_picture(
 )
 async def note_export(request: Request) -> Response:
     person, store = lead_of(request), store_of(request)
-    order = await read_order(request, ExportRequest, max_bytes=_MAX_EXPORT)
-    note = partial(export.note, store.database, caller=person.name, digest=order.digest, tasks=order.tasks)
+    body = await read_json(request, ExportRequest, max_bytes=_MAX_EXPORT)
+    note = partial(export.note, store.database, caller=person.name, digest=body.digest, tasks=body.tasks)
     return json_answer(ExportNoted(id=await store.ask(note)), 201)

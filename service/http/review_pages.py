@@ -15,7 +15,8 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from service.errors import Unauthenticated
-from service.http.review_access import Reviewer, reviewer_of, store_of
+from service.http.json_api import store_of
+from service.http.review_access import Reviewer, reviewer_of
 from service.http.session_token import COOKIE
 from service.review import leases, reviews, statistics
 from service.review.shown import is_right, number_of

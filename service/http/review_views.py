@@ -14,8 +14,6 @@ import sqlalchemy as sa
 from screening.task import DIMENSIONS, OPTIONS
 from service.http.review_bodies import (
     LeasedTask,
-    ModelAnswer,
-    ModelPicture,
     NumberedPicture,
     Review,
     ReviewDimension,
@@ -43,21 +41,21 @@ def lease_shown(one: leases.Lease) -> LeasedTask:
     )
 
 
-def submission_of(order: ReviewRequest) -> reviews.Submission:
+def submission_of(body: ReviewRequest) -> reviews.Submission:
     """A review as its author sent it."""
-    by_number = {one.number: one for one in order.verdicts}
+    by_number = {one.number: one for one in body.verdicts}
     verdicts = tuple(
         Verdict(one.usable, {name.value: severity for name, severity in one.dimensions.items()}, one.comment)
         for _, one in sorted(by_number.items())
     )
     return reviews.Submission(
-        id=str(order.id),
-        lease=order.lease,
+        id=str(body.id),
+        lease=body.lease,
         verdicts=verdicts,
-        best=order.best,
-        comment=order.comment,
-        active_seconds=order.active_seconds,
-        supersedes=None if order.supersedes is None else str(order.supersedes),
+        best=body.best,
+        comment=body.comment,
+        active_seconds=body.active_seconds,
+        supersedes=None if body.supersedes is None else str(body.supersedes),
     )
 
 
@@ -66,17 +64,7 @@ def stored_shown(one: reviews.Stored) -> ReviewStored:
     order = one.review.display_order
     model, agrees = None, None
     if one.answer is not None:
-        shown = model_answer(one.answer, order)
-        pictures = [ModelPicture.model_validate(picture) for picture in shown.pictures]
-        model = ModelAnswer(
-            choice=shown.choice,
-            acceptable=shown.acceptable,
-            confidence=shown.confidence,
-            needs_review=shown.needs_review,
-            pictures=pictures,
-            reasoning=shown.reasoning,
-        )
-        agrees = is_right(one.answer["choice"], one.letters)
+        model, agrees = model_answer(one.answer, order), is_right(one.answer["choice"], one.letters)
     return ReviewStored(id=one.review.id, late=one.review.late, letters=order, model=model, agrees=agrees)
 
 

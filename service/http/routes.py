@@ -42,10 +42,9 @@ from service.errors import (
     problem_of,
 )
 from service.http.auth import authorize, key_of
-from service.http.json_api import service_of
+from service.http.json_api import idempotency_key, service_of
 from service.http.openapi import SCREEN_REQUEST, header, problem_responses
 from service.http.paths import meant, route_path
-from service.ids import valid_idempotency_key
 from service.metrics import CONTENT_TYPE
 from service.pipeline.screen import Caller, Service, screen
 from service.schemas import Health, ScreenAnswer
@@ -96,8 +95,7 @@ async def post_screen(request: Request) -> Response:
     outcome, status = NOT_READY.slug, NOT_READY.status  # `RequestMiddleware` answers this if cancelled
     try:
         caller = _authenticate(request, service)
-        _check_headers(request)
-        screened = await screen(request, service, caller)
+        screened = await screen(request, service, caller, idempotency_key(request))
         outcome, status = screened.reply.outcome, 200
         service.metrics.answers.labels(screened.source).inc()
         fields.update(id=screened.reply.id, outcome=outcome, source=screened.source, **_log_fields(screened.answer))
@@ -268,9 +266,3 @@ def _authenticate(request: Request, service: Service) -> Caller:
         service.metrics.rejected.labels(reason).inc()
         raise
     return Caller(name, key_of(request).sha256) if service.settings.needs_key else Caller("", "")
-
-
-def _check_headers(request: Request) -> None:
-    keys = request.headers.getlist("idempotency-key")
-    if len(keys) > 1 or not all(map(valid_idempotency_key, keys)):
-        raise MalformedRequest("Send Idempotency-Key once, with 1 to 255 visible ASCII characters.")

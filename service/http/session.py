@@ -7,25 +7,24 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import CrossOrigin, Forbidden, InsufficientScope, Unauthenticated
 from service.http.auth import admit, check_origin
-from service.http.json_api import BODY_ERRORS, read_order, takes
+from service.http.json_api import BODY_ERRORS, read_json, takes
 from service.http.openapi import problem_responses
 from service.http.session_token import COOKIE, SECONDS, issue
+from service.schemas import RequestBody
 
 router = APIRouter(prefix="/review/session", tags=["review"])
 
 _MAX_BODY = 16 * 2**10
 
 
-class SessionRequest(BaseModel):
+class SessionRequest(RequestBody):
     """Request to sign in."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     key: str = Field(min_length=1, max_length=1024)
     """A key with the scope `review`."""
@@ -45,8 +44,8 @@ class SessionRequest(BaseModel):
 )
 async def sign_in(request: Request) -> Response:
     check_origin(request)
-    order = await read_order(request, SessionRequest, max_bytes=_MAX_BODY)
-    key = admit(request, order.key.strip().encode(), "review")
+    body = await read_json(request, SessionRequest, max_bytes=_MAX_BODY)
+    key = admit(request, body.key.strip().encode(), "review")
     response = Response(status_code=204)
     response.set_cookie(COOKIE, issue(key, time.time()), max_age=SECONDS, **_attributes(request))
     return response

@@ -122,13 +122,16 @@ class Caller(NamedTuple):
     """SHA-256 of the API key. An `Idempotency-Key` belongs to it: several keys may have one name."""
 
 
-async def screen(request: Request, service: Service, caller: Caller) -> Screened:
+async def screen(request: Request, service: Service, caller: Caller, key: str | None) -> Screened:
     """Answer one `POST /screen`.
+
+    Args:
+        key: the request's Idempotency-Key; None if it has none.
 
     Raises:
         ServiceError: the request is refused or fails; see `service.errors` for the subclasses.
     """
-    timer, key = StageTimer(service.metrics), request.headers.get("idempotency-key")
+    timer = StageTimer(service.metrics)
     if not service.engine.alive and service.admission.is_open:
         service.metrics.rejected.labels("not_ready").inc()
         raise EngineLost(service.admission.ready_in())
@@ -138,13 +141,15 @@ async def screen(request: Request, service: Service, caller: Caller) -> Screened
         try:
             async with asyncio.timeout(None) as deadline:
                 submission = await _read_request(request, service, timer, place, deadline)
-                fingerprint = request_fingerprint(submission.content, submission.metadata, submission.review_below)
+                fingerprint = request_fingerprint(
+                    submission.question_digest, submission.metadata, submission.review_below
+                )
                 with service.idempotency.claim(caller.key, key, fingerprint, new_id("scr_")) as claim:
                     if claim.reply is not None:
                         return Screened(claim.reply, None)
                     answer = await _answer(request, claim.answer_id, submission, service, timer)
                     if service.decisions is not None:
-                        service.decisions.keep(answer, caller.name, submission.content, submission.pictures)
+                        service.decisions.keep(answer, caller.name, submission.question_digest, submission.pictures)
                     reply = Reply(answer.id, answer.outcome, answer.model_dump_json().encode())
                     kept = service.idempotency.settle(claim, reply)
                     return Screened(kept, answer if kept is reply else None)
@@ -190,7 +195,7 @@ async def _answer(
     """Answer from the cache, from the inference of an identical request in flight, or from the engine."""
     request.state.log["locate"] = submission.locate
     _check_ability(submission, service.locates)
-    asked, key = time.perf_counter(), work_key(service.serving, submission.content)
+    asked, key = time.perf_counter(), work_key(service.serving, submission.question_digest)
     source: Source
     if (interpretation := service.answers.get(key)) is not None:
         inference, source = Inference(interpretation, StageTimer(service.metrics)), "cache"
@@ -245,7 +250,7 @@ async def _infer(submission: Submission, service: Service) -> Inference:
     count_output(generated, interpretation, service.settings.review_below, service.metrics)
     if interpretation.readable:
         # The key names the checkpoint that produced the output. A swap may have changed it since the request came in.
-        service.answers.put(work_key(generated.checkpoint.digest, submission.content), interpretation)
+        service.answers.put(work_key(generated.checkpoint.digest, submission.question_digest), interpretation)
     return Inference(interpretation, timer)
 
 

@@ -10,19 +10,27 @@ from typing import Any
 from screening.answer import Mode
 
 
-def content_digest(mode: Mode, pictures: Iterable[bytes], locate: bool = False) -> bytes:
-    """SHA-256 of the model's input: the mode, whether it is to locate issues, and the bytes of original, A, B, C, D."""
+def question_digest(mode: Mode, pictures: Iterable[bytes], locate: bool = False) -> bytes:
+    """SHA-256 of the question to the model: mode, whether it is to locate issues, and bytes of original, A, B, C, D."""
     return _digest(mode.value.encode() + (b"+locate" if locate else b""), *pictures)
 
 
-def work_key(checkpoint: str, content: bytes) -> bytes:
-    """Key of everything that determines an answer: the content, and the checkpoint with its prompt and calibration."""
-    return _digest(checkpoint.encode(), content)
+def work_key(checkpoint: str, question: bytes) -> bytes:
+    """Key of everything that determines an answer: the question, and the checkpoint with its prompt and calibration.
+
+    Args:
+        checkpoint, question: their digests.
+    """
+    return _digest(checkpoint.encode(), question)
 
 
-def request_fingerprint(content: bytes, metadata: dict[str, Any], review_below: float | None) -> bytes:
-    """Digest of everything that determines a response: the content, the metadata and the threshold for review."""
-    return _digest(content, json.dumps(metadata, sort_keys=True).encode(), repr(review_below).encode())
+def request_fingerprint(question: bytes, metadata: dict[str, Any], review_below: float | None) -> bytes:
+    """Digest of everything that determines a response: the question, the metadata and the threshold for review.
+
+    Args:
+        question: its digest.
+    """
+    return _digest(question, json.dumps(metadata, sort_keys=True).encode(), repr(review_below).encode())
 
 
 def _digest(*parts: bytes) -> bytes:

@@ -28,7 +28,7 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.request.fields import MAX_NAME, Fields, picture_name
-from service.request.fingerprint import content_digest
+from service.request.fingerprint import question_digest
 from service.request.form_body import read_form
 from service.request.json_body import read_json
 
@@ -48,7 +48,7 @@ class Submission:
     mode: Mode
     metadata: dict[str, Any]
     review_below: float | None
-    content: bytes
+    question_digest: bytes
     """Digest of the mode, of `locate` and of the pictures."""
     locate: bool = False
 
@@ -143,5 +143,5 @@ def accept(fields: Fields, blobs: Sequence[bytes], limits: ImageLimits) -> Submi
         check_total(pictures, limits)
     except ImageError as error:
         raise PictureRefused(None, error) from error
-    content = content_digest(fields.mode, blobs, fields.locate)
-    return Submission(tuple(pictures), fields.mode, fields.metadata, fields.review_below, content, fields.locate)
+    digest = question_digest(fields.mode, blobs, fields.locate)
+    return Submission(tuple(pictures), fields.mode, fields.metadata, fields.review_below, digest, fields.locate)

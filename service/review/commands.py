@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
-import sys
 from collections.abc import Sequence
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-import sqlalchemy as sa
-
 from screening.runtime.command_line import Parser
-from service.decisions.commands import open_database, open_pictures, store_options, user
+from service.decisions import schema_version
+from service.decisions.commands import open_pictures, run, store_options, user
 from service.decisions.database import Database
-from service.decisions.errors import DatabaseError, PictureStoreError, WrongAddress
 from service.review import export, gold, tasks
 from service.review.data_import import ImportRefused, import_directory
 
@@ -25,19 +20,14 @@ _BATCH = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 def main(argv: Sequence[str]) -> int:
     """Run one command; returns 0, 1 for a store that cannot be used now, or 2 for wrong arguments or data."""
-    arguments = _parser().parse_args(argv)
-    try:
-        with closing(open_database(arguments)) as database:
-            database.check()
-            found: object = arguments.run(database, arguments)
-    except (ImportRefused, gold.GoldError, WrongAddress) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (DatabaseError, PictureStoreError, sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
-        print(f"error: {str(error).partition(chr(10))[0]}", file=sys.stderr)
-        return 1
-    print(json.dumps(found))
-    return 0
+    return run(_checked, _parser().parse_args(argv), refused=(ImportRefused, gold.GoldError))
+
+
+def _checked(database: Database, arguments: argparse.Namespace) -> object:
+    """Run the command, unless the database has another version."""
+    schema_version.check(database)
+    found: object = arguments.run(database, arguments)
+    return found
 
 
 def _parser() -> Parser:

@@ -6,7 +6,6 @@ labels that the directory may hold must not influence the reviewers.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 import unicodedata
@@ -158,12 +157,11 @@ def _resolved(directory: Path, file: str, where: str) -> Path:
 def _picture(directory: Path, file: str, where: str) -> StoredPicture:
     path = _resolved(directory, file, where)
     try:
-        data = path.read_bytes()
-        picture = accept(data)
+        picture = accept(path.read_bytes())
         decode(picture, shrink_to=1)
     except (ImageError, OSError) as error:
         raise ImportRefused(f"{where}: {path}: {error}") from None
-    return StoredPicture(hashlib.sha256(data).hexdigest(), f"image/{picture.format.lower()}", data)
+    return StoredPicture.of(picture)
 
 
 def _known(database: Database, batch: str) -> set[str]:

@@ -8,16 +8,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from screening.task import OPTIONS
-from service.decisions.database import Database
+from service.decisions.database import BATCH, Database
 from service.decisions.review_tables import CONSENSUS, EXPORT, EXPORT_TASK, REVIEW_TASK, TASK_PICTURE
 from service.decisions.tables import DECISION, PICTURE
 from service.errors import ReviewConflict
 from service.ids import new_id
 from service.review.consensus import last_reviews
 from service.review.leases import pictures_of
-
-BATCH = 500
-"""Maximum number of values in one query."""
 
 
 def page(database: Database, *, after: str | None, limit: int) -> list[dict[str, Any]]:

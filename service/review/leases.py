@@ -73,7 +73,7 @@ def extend(database: Database, identity: str, reviewer: str) -> datetime:
         held = lease_of(connection, identity, reviewer)
         until = database.now(connection) + LEASE
         extended = sa.update(REVIEW_SLOT).where(REVIEW_SLOT.c.lease == identity, REVIEW_SLOT.c.state == "leased")
-        extended = extended.where(*_slot_of(held)).values(leased_until=until)
+        extended = extended.where(*slot_of(held)).values(leased_until=until)
         if connection.execute(extended).rowcount == 0:
             raise LeaseLost(
                 "Another person has this task now, or it is reviewed. A review that you send is still kept."
@@ -90,7 +90,7 @@ def skip(database: Database, identity: str, reviewer: str) -> None:
     with database.writing() as connection:
         held = lease_of(connection, identity, reviewer)
         freed = sa.update(REVIEW_SLOT).where(REVIEW_SLOT.c.lease == identity, REVIEW_SLOT.c.state == "leased")
-        freed = freed.where(*_slot_of(held)).values(state="free", lease=None, leased_by=None, leased_until=None)
+        freed = freed.where(*slot_of(held)).values(state="free", lease=None, leased_by=None, leased_until=None)
         connection.execute(freed)
         marked = sa.update(REVIEW_LEASE).where(REVIEW_LEASE.c.id == identity)
         connection.execute(marked.values(skipped_at=database.now(connection)))
@@ -104,7 +104,7 @@ def picture_of(database: Database, identity: str, reviewer: str, number: int) ->
     """
     with database.reading() as connection:
         held = lease_of(connection, identity, reviewer)
-        order = connection.execute(sa.select(REVIEW_SLOT.c.display_order).where(*_slot_of(held))).scalar_one()
+        order = connection.execute(sa.select(REVIEW_SLOT.c.display_order).where(*slot_of(held))).scalar_one()
         return displayed_picture(connection, held.task_id, order, number)
 
 
@@ -143,7 +143,8 @@ def pictures_of(connection: sa.Connection, task: str) -> Sequence[sa.Row[Any]]:
     ).all()
 
 
-def _slot_of(held: sa.Row[Any]) -> tuple[sa.ColumnElement[bool], ...]:
+def slot_of(held: sa.Row[Any]) -> tuple[sa.ColumnElement[bool], ...]:
+    """Conditions that select the slot which a row names by its task and number."""
     return REVIEW_SLOT.c.task_id == held.task_id, REVIEW_SLOT.c.number == held.number
 
 
@@ -198,7 +199,7 @@ def _take(connection: sa.Connection, slot: sa.Row[Any], reviewer: str, now: date
     identity, until = new_id("lse_"), now + LEASE
     connection.execute(
         sa.update(REVIEW_SLOT)
-        .where(*_slot_of(slot))
+        .where(*slot_of(slot))
         .values(state="leased", lease=identity, leased_by=reviewer, leased_until=until)
     )
     row = {"id": identity, "task_id": slot.task_id, "number": slot.number, "reviewer": reviewer, "at": now}

@@ -17,7 +17,7 @@ from service.decisions.review_tables import CONSENSUS, REVIEW, REVIEW_SLOT, REVI
 from service.decisions.tables import DECISION
 from service.errors import LeaseNotFound, ReviewConflict, ReviewNotFound
 from service.review.consensus import Verdict, Verdicts, consensus_of, last_reviews, letters_of, verdicts_of
-from service.review.leases import displayed_picture, lease_of, pictures_of
+from service.review.leases import displayed_picture, lease_of, pictures_of, slot_of
 from service.review.shown import display_order
 
 
@@ -177,12 +177,11 @@ def _insert(
     blind: bool,
     now: datetime,
 ) -> None:
-    where = (REVIEW_SLOT.c.task_id == held.task_id, REVIEW_SLOT.c.number == held.number)
-    slot = connection.execute(sa.select(REVIEW_SLOT).where(*where).with_for_update()).one()
+    slot = connection.execute(sa.select(REVIEW_SLOT).where(*slot_of(held)).with_for_update()).one()
     own = slot.state == "free" or slot.leased_by == held.reviewer
     if own:
         connection.execute(
-            sa.update(REVIEW_SLOT).where(*where).values(state="done", lease=held.id, leased_by=held.reviewer)
+            sa.update(REVIEW_SLOT).where(*slot_of(held)).values(state="done", lease=held.id, leased_by=held.reviewer)
         )
     order = slot.display_order
     connection.execute(

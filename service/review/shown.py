@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import permutations
 from typing import Any
 
 from screening.task import NONE, OPTIONS
+from service.schemas import Documented
 
 ORDERS = tuple("".join(order) for order in permutations(OPTIONS))
 """The 24 orders in which a page can display four pictures."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelAnswer:
-    """The model's answer in displayed numbers. It is shown only after the person's verdict is stored."""
+class ModelPicture(Documented):
+    """What the model said about one picture."""
+
+    number: int
+    """The picture's number as displayed."""
+    usable: bool
+    """Whether the model called it usable."""
+    dimensions: list[str]
+    """What the model found wrong."""
+
+
+class ModelAnswer(Documented):
+    """The model's answer, in displayed numbers."""
 
     choice: int | None
-    """None if the model calls no picture usable, or its answer was unreadable."""
+    """The chosen picture; null if the model chose none, or its answer was unreadable."""
     acceptable: list[int]
+    """Every picture that the model called usable."""
     confidence: float
+    """Confidence of the answer."""
     needs_review: bool
-    pictures: list[dict[str, Any]]
+    """Whether the answer asked for a human review."""
+    pictures: list[ModelPicture]
+    """What the model said about each picture."""
     reasoning: str | None
+    """The model's reasoning."""
 
 
 def display_order(seed: int, task: str, number: int) -> str:
@@ -48,7 +63,7 @@ def model_answer(answer: dict[str, Any], order: str) -> ModelAnswer:
         confidence=answer["confidence"],
         needs_review=answer["needs_review"],
         pictures=[
-            {"number": number, "usable": by_letter[letter]["usable"], "dimensions": by_letter[letter]["issues"]}
+            ModelPicture(number=number, usable=by_letter[letter]["usable"], dimensions=by_letter[letter]["issues"])
             for number, letter in enumerate(order, 1)
             if letter in by_letter
         ],

@@ -24,7 +24,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.decisions.database import Database
+from service.decisions.database import BATCH, Database
 from service.decisions.review_tables import GOLD, QUEUE_RUN, REVIEW_SLOT, REVIEW_TASK, TASK_PICTURE
 from service.decisions.tables import DECISION, DECISION_PICTURE, FEEDBACK
 from service.ids import new_id
@@ -35,8 +35,6 @@ REVIEWS = {"audit": 2, "disagreement": 2}
 """Number of reviews that a task of a reason needs before its label counts; 1 for other reasons."""
 _COPIES = ("gold", "repeat")
 """Reasons of tasks that show the pictures of an earlier task again."""
-BATCH = 500
-"""Maximum number of values in one query."""
 OVERLAP = timedelta(minutes=15)
 """Part of the last run's period that a run looks at again: a decision may be stored minutes after its answer."""
 

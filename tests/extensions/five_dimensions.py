@@ -25,7 +25,7 @@ from screening.runtime.extensions import find
 from screening.task import DIMENSIONS, Dimension
 from service.app import create_app
 from service.config.settings import Settings
-from service.engines.registry import create_engine
+from service.engines.table import create_engine
 from tests.service.conftest import Sample as Question
 from tests.service.conftest import draw
 from tests.service.obedient_engine import describe

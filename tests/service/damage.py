@@ -17,14 +17,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from screening.checkpoint.manifest import (
-    MANIFEST_NAME,
-    ImageContract,
-    Manifest,
-    read_manifest,
-    store_manifest,
-    write_manifest,
-)
+from screening.checkpoint.directory import write_manifest
+from screening.checkpoint.manifest import MANIFEST_NAME, ImageContract, Manifest, read_manifest, store_manifest
 from screening.checkpoint.seal import sealed
 
 WEIGHTS = "model.safetensors"

@@ -15,14 +15,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from screening.answer import Mode
-from screening.checkpoint.manifest import (
-    Decoding,
-    ImageContract,
-    Manifest,
-    read_manifest,
-    store_manifest,
-    write_manifest,
-)
+from screening.checkpoint.directory import write_manifest
+from screening.checkpoint.manifest import Decoding, ImageContract, Manifest, read_manifest, store_manifest
 from screening.checkpoint.probes import Probe, Probes
 from screening.checkpoint.seal import sealed, verdict_key
 from screening.errors import CheckpointError

@@ -11,14 +11,8 @@ from typing import Any
 from PIL import Image
 
 from screening.answer import Finding, Mode, compose, parse, render
-from screening.checkpoint.manifest import (
-    Decoding,
-    ImageContract,
-    Manifest,
-    read_manifest,
-    store_manifest,
-    write_manifest,
-)
+from screening.checkpoint.directory import write_manifest
+from screening.checkpoint.manifest import Decoding, ImageContract, Manifest, read_manifest, store_manifest
 from screening.checkpoint.probes import Probe, Probes
 from screening.checkpoint.seal import sealed
 from screening.prompt import COMPACT

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from screening.answer import Mode
-from screening.checkpoint.manifest import Decoding, ImageContract, Manifest, write_manifest
+from screening.checkpoint.directory import write_manifest
+from screening.checkpoint.manifest import Decoding, ImageContract, Manifest
 from screening.inference.generation import Watched
 from screening.prompt import COMPACT, Prompt
 from tests.trainer.coloured import shown

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from screening.answer import Mode
-from screening.checkpoint.manifest import verify
+from screening.checkpoint.directory import verify
 from screening.runtime.atomic_write import write_atomically
 from screening.runtime.extensions import find
 from trainer.catalogue.columns import ANSWER

@@ -18,7 +18,7 @@ from typing import Any, Self
 import pyarrow as pa
 
 from screening.boxes import Frame
-from screening.checkpoint.manifest import verify
+from screening.checkpoint.directory import verify
 from screening.inference.pictures import Prepared
 from screening.runtime.extensions import find
 from trainer.catalogue.attempts import Attempts

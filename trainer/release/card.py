@@ -49,7 +49,8 @@ def write_card(checkpoint: Path, evaluations: Sequence[Path]) -> None:
             training, validation or calibration; or two are of the same mode.
         CheckpointError, EvaluationError: a directory cannot be read.
     """
-    from screening.checkpoint.manifest import CARD_NAME, store_manifest, verify
+    from screening.checkpoint.directory import verify
+    from screening.checkpoint.manifest import CARD_NAME, store_manifest
     from trainer.evaluation.evaluate.result import read_evaluation
 
     manifest = verify(checkpoint)

@@ -57,7 +57,8 @@ def random_init(recipe_name: str, out: Path, *, seed: int, like: Path, max_token
     import torch
     from transformers import AutoProcessor, InternVLForConditionalGeneration
 
-    from screening.checkpoint.manifest import Decoding, ImageContract, verify
+    from screening.checkpoint.directory import verify
+    from screening.checkpoint.manifest import Decoding, ImageContract
     from trainer.training.architecture import Architecture, build_processor
     from trainer.training.export import export
     from trainer.training.plan.architectures import find_model

@@ -9,7 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from screening.checkpoint.manifest import Decoding, Manifest, write_manifest
+from screening.checkpoint.directory import write_manifest
+from screening.checkpoint.manifest import Decoding, Manifest
 from screening.checkpoint.weights import besides_weights
 from screening.prompt import Prompt, locating
 from screening.runtime.atomic_write import replacing_directory

@@ -21,7 +21,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from screening.checkpoint.manifest import Manifest, verify
+from screening.checkpoint.directory import verify
+from screening.checkpoint.manifest import Manifest
 from screening.errors import CheckpointDamaged
 from trainer.training.distributed import LaunchError, done_by_first, processes, told_by_first
 from trainer.training.efficiency import check_available

@@ -1,4 +1,4 @@
-"""Alembic runs this file for every migration: the open transaction comes from `service.decisions.database`."""
+"""Alembic runs this file for every migration: the open transaction comes from `service.decisions.schema_version`."""
 
 from alembic import context
 

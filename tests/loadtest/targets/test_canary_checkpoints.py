@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from loadtest.targets.canary_checkpoints import ALPHABETS, WORDS, derive
-from screening.checkpoint.manifest import read_manifest, verify
+from screening.checkpoint.directory import verify
+from screening.checkpoint.manifest import read_manifest
 from screening.checkpoint.probes import probe_answers
 from screening.checkpoint.weights import changed_for_engine, check_finite, compare_tensors, read_tensors
 from screening.errors import CheckpointError

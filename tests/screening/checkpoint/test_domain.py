@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from screening.checkpoint.directory import write_manifest
 from screening.checkpoint.domain import (
     Domain,
     DomainCalibration,
@@ -17,7 +18,7 @@ from screening.checkpoint.domain import (
     FeatureStatistics,
     strange_pictures,
 )
-from screening.checkpoint.manifest import Decoding, ImageContract, Manifest, read_manifest, write_manifest
+from screening.checkpoint.manifest import Decoding, ImageContract, Manifest, read_manifest
 from screening.errors import CheckpointError
 from screening.prompt import COMPACT
 

@@ -10,14 +10,8 @@ from typing import Any
 
 import pytest
 
-from screening.checkpoint.manifest import (
-    Decoding,
-    ImageContract,
-    Manifest,
-    read_manifest,
-    store_manifest,
-    write_manifest,
-)
+from screening.checkpoint.directory import write_manifest
+from screening.checkpoint.manifest import Decoding, ImageContract, Manifest, read_manifest, store_manifest
 from screening.checkpoint.probes import Reading
 from screening.checkpoint.seal import sealed
 from screening.errors import CheckpointError

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from service.decisions import schema_version
 from service.decisions.database import Database
 
 FEEDBACK_KEY, ADMIN_KEY = "feedback-key", "admin-key"
@@ -84,7 +85,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
 def prepare(url: str) -> None:
     """Make the tables of today. This takes longer than most tests, so that the tests copy the database."""
     made = Database(url)
-    made.prepare()
+    schema_version.prepare(made)
     made.close()
 
 
@@ -116,7 +117,7 @@ def database_url(request: pytest.FixtureRequest, prepared_file: Path, tmp_path: 
 def database(database_url: str) -> Iterator[Database]:
     """A database with the tables of today."""
     one = Database(database_url)
-    one.prepare()  # a test module may have its own `database_url`, without tables
+    schema_version.prepare(one)  # a test module may have its own `database_url`, without tables
     yield one
     one.close()
 

@@ -1,12 +1,10 @@
-"""The schema: versions forward and back, refusals, and the tables as the code knows them."""
+"""Connections to the database: addresses, indexes, files that move and servers that vanish."""
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,42 +13,15 @@ from types import SimpleNamespace
 import psycopg
 import pytest
 import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
 
-from service.__main__ import main as command
 from service.__main__ import main as service_main
 from service.decisions import erasure, feedback, reading
-from service.decisions.database import Database, head, revisions
+from service.decisions.database import Database
 from service.decisions.errors import DatabaseError, DatabaseUnreachable
-from service.decisions.tables import METADATA, PICTURE, VERSION_TABLE
+from service.decisions.schema_version import current, prepare
+from service.decisions.tables import PICTURE
 
 pytestmark = pytest.mark.slow
-
-
-def tables(database: Database) -> set[str]:
-    with database.reading() as connection:
-        return set(sa.inspect(connection).get_table_names())
-
-
-def test_migrations_make_the_tables_that_the_code_knows(empty_database_url) -> None:
-    database = Database(empty_database_url)
-    database.prepare()
-    with database.reading() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "compare_type": True})
-        assert compare_metadata(context, METADATA) == []
-    database.close()
-
-
-def test_every_migration_goes_forward_and_back(empty_database_url) -> None:
-    database = Database(empty_database_url)
-    for version in revisions():
-        assert database.migrate(version)[1] == version
-    for version in [*revisions()[-2::-1], "base"]:
-        database.migrate(version)
-    assert tables(database) <= {VERSION_TABLE}
-    assert database.migrate("head") == (None, head())
-    database.close()
 
 
 def test_no_query_reads_a_whole_table(database) -> None:
@@ -84,23 +55,6 @@ def test_no_query_reads_a_whole_table(database) -> None:
     assert [plan for plan in whole if "ix_picture_marked" not in plan] == [], "that index has marked pictures only"
 
 
-def test_services_that_start_at_once_make_the_tables_once(empty_database_url) -> None:
-    with ThreadPoolExecutor(4) as threads:
-        databases = [Database(empty_database_url) for _ in range(4)]
-        list(threads.map(Database.prepare, databases))
-    assert databases[0].version() == head()
-    for one in databases:
-        one.close()
-
-
-def test_a_database_of_a_newer_service_is_refused_with_the_command_to_run(database) -> None:
-    with database.writing() as connection:
-        connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
-    for refused in (database.prepare, lambda: database.migrate("head"), lambda: database.migrate("base")):
-        with pytest.raises(DatabaseError, match=f"version 9999 .* not know.* database downgrade {head()}"):
-            refused()
-
-
 @pytest.mark.parametrize(
     "url", ["sqlite://", "sqlite:///:memory:", "mysql://root@localhost/x", "decisions.db", "postgresql//x"]
 )
@@ -118,30 +72,16 @@ def test_a_wrong_address_is_a_wrong_argument(command, given, monkeypatch, capsys
     assert "SCREENING_DECISIONS" in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path) -> None:
-    (tmp_path / "decisions.db").write_text("not a database " * 100)
-    database = Database(f"sqlite:///{tmp_path / 'decisions.db'}")
-    for refused in (database.prepare, database.version, lambda: database.migrate("head")):
-        with pytest.raises(DatabaseError, match="cannot be used: file is not a database"):
-            refused()
-
-
-def test_a_directory_that_is_missing_is_named_with_the_remedy(tmp_path) -> None:
-    with pytest.raises(DatabaseError, match=r"cannot be used: .* Give a file in a directory that exists") as refused:
-        Database(f"sqlite:///{tmp_path / 'missing' / 'decisions.db'}").prepare()
-    assert refused.type is DatabaseError, "a service does not start"
-
-
 def test_nothing_is_written_to_a_file_that_was_moved_or_deleted(prepared_file, tmp_path) -> None:
     file, backup = tmp_path / "decisions.db", Path(shutil.copy(prepared_file, tmp_path / "backup.db"))
     database = Database(f"sqlite:///{file}")
-    database.prepare()
+    prepare(database)
     _note(database, "before")
     backup.replace(file)
     _note(database, "after the backup was restored")
     database.close()
     assert "after the backup was restored" in _noted(file)
-    database.prepare()
+    prepare(database)
     _note(database, "again")
     file.unlink()
     with pytest.raises(sa.exc.OperationalError, match="no such table"):
@@ -174,7 +114,7 @@ def test_a_postgresql_server_that_vanishes_is_noticed_after_seconds(monkeypatch)
     for query in ("", "?keepalives_idle=60&connect_timeout=2"):
         database = Database(f"postgresql://user@db.example/x{query}")
         with pytest.raises(DatabaseUnreachable, match="no server"):
-            database.version()
+            current(database)
         database.close()
     usual = {
         "host": "db.example", "connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5,
@@ -183,20 +123,3 @@ def test_a_postgresql_server_that_vanishes_is_noticed_after_seconds(monkeypatch)
     first, second = given
     assert first.items() >= usual.items()
     assert second.items() >= (usual | {"keepalives_idle": "60", "connect_timeout": "2"}).items(), "the address decides"
-
-
-def test_commands_say_the_version_and_change_it(empty_database_url, capsys) -> None:
-    def run(*words: str) -> tuple[int, str]:
-        code = command([*words, "--decisions", empty_database_url])
-        return code, "".join(capsys.readouterr())
-
-    code, said = run("database", "status")
-    assert code == 0 and json.loads(said)["version"] is None
-    code, said = run("prune", "--pictures", "/nowhere")
-    assert code == 1 and "Run: python -m service database upgrade" in said
-    code, said = run("database", "upgrade")
-    assert code == 0 and json.loads(said)["after"] == head()
-    code, said = run("database", "downgrade")
-    assert code == 1 and "downgrade needs a version: base" in said
-    code, said = run("database", "downgrade", "base")
-    assert code == 0 and json.loads(said)["after"] is None

@@ -147,7 +147,7 @@ def test_a_decision_that_is_erased_while_it_is_written_is_gone(database, store) 
     PausedRecord.reached.clear()
     PausedRecord.goes_on.clear()
     one = record(own_pictures(1))
-    paused = PausedRecord(one.answer, one.caller, one.question, one.pictures, one.created_at)
+    paused = PausedRecord(one.answer, one.caller, one.question_digest, one.pictures, one.created_at)
     with ThreadPoolExecutor(2) as threads:
         writing = threads.submit(write, database, store, [paused])
         assert PausedRecord.reached.wait(30)

@@ -12,6 +12,7 @@ from service.decisions import erasure
 from service.decisions.database import Database
 from service.decisions.errors import PictureStoreError
 from service.decisions.picture_store import PictureStore
+from service.decisions.schema_version import prepare
 from service.decisions.writer import DecisionWriter
 from service.metrics import Metrics
 from tests.service.decisions.test_writer import PICTURES, record
@@ -75,7 +76,7 @@ def test_a_store_that_fails_for_a_while_delays_and_loses_nothing(s3, s3_server, 
     from moto.server import ThreadedMotoServer
 
     database, store, metrics = Database(f"sqlite:///{tmp_path}/decisions.db"), PictureStore(s3), Metrics()
-    database.prepare()
+    prepare(database)
     writer = DecisionWriter(database, store, metrics, max_bytes=2**26, retention=None)
     host, port = s3_server.get_host_and_port()
     s3_server.stop()

@@ -15,10 +15,11 @@ import sqlalchemy as sa
 
 from screening.images import Picture
 from service.decisions import erasure
-from service.decisions.database import Database, head
+from service.decisions.database import Database
 from service.decisions.errors import PictureStoreError
 from service.decisions.picture_store import PictureStore
 from service.decisions.record import DecisionRecord
+from service.decisions.schema_version import head
 from service.decisions.tables import DECISION, DECISION_PICTURE, PICTURE, VERSION_TABLE
 from service.decisions.writer import DecisionWriter
 from service.ids import new_id

@@ -16,8 +16,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from screening.answer import Mode
+from screening.checkpoint.directory import write_manifest
 from screening.checkpoint.domain import Domain, DomainCalibration, FeatureStatistics
-from screening.checkpoint.manifest import Manifest, read_manifest, write_manifest
+from screening.checkpoint.manifest import Manifest, read_manifest
 from screening.checkpoint.probes import probe_pictures
 from screening.inference.picture_features import pool
 from service.engines.protocol import Question

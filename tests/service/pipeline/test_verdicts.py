@@ -14,7 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 from screening.answer import Mode
 from screening.calibration import Calibration, Curve, Shifts
-from screening.checkpoint.manifest import read_manifest, write_manifest
+from screening.checkpoint.directory import write_manifest
+from screening.checkpoint.manifest import read_manifest
 from screening.prompt import STANDARD
 from tests.service.obedient_engine import (
     ADMIN,

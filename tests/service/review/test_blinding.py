@@ -144,7 +144,7 @@ def test_every_display_order_maps_back(database) -> None:
         assert [row.comment for row in found] == [f"shown as {order.index(letter) + 1}" for letter in "ABCD"]
         answer = model_answer(answer_of("scr_1", "C", 0.9, needs_review=False), order)
         assert answer.choice == order.index("C") + 1 and answer.acceptable == [answer.choice]
-        assert [one["usable"] for one in answer.pictures] == [letter == "C" for letter in order]
+        assert [one.usable for one in answer.pictures] == [letter == "C" for letter in order]
     assert len(ORDERS) == 24 == len(set(ORDERS))
 
 

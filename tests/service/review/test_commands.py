@@ -10,6 +10,7 @@ import pytest
 
 from service.__main__ import main as command
 from service.decisions.database import Database
+from service.decisions.schema_version import migrate
 from service.review import export, reviews
 from tests.service.review.conftest import insert_decision, submission, take
 
@@ -68,6 +69,6 @@ def test_a_mistake_is_named(database, database_url, capsys, words, status, messa
 
 
 def test_a_database_of_another_version_is_refused(database, database_url, capsys) -> None:
-    database.migrate("0001")
+    migrate(database, "0001")
     assert command(["review", "queue", "--count", "1", "--decisions", database_url]) == 1
     assert "python -m service database upgrade" in capsys.readouterr().err

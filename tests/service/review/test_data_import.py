@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from service.__main__ import main as command
 from service.decisions import erasure
 from service.decisions.review_tables import REVIEW_TASK
+from service.decisions.schema_version import migrate
 from service.decisions.tables import PICTURE
 from service.review import leases, reviews
 from service.review.data_import import ImportRefused, import_directory
@@ -78,7 +79,7 @@ def test_the_product_of_a_sample_can_be_erased(database, pictures, tmp_path) -> 
 def test_going_back_a_version_leaves_no_pictures_of_samples(database, pictures, tmp_path) -> None:
     data = write(tmp_path / "data", sample("1"))
     import_directory(database, pictures, data, batch="first", reviews=1)
-    database.migrate("0001")
+    migrate(database, "0001")
     assert erasure.prune(database, pictures, datetime.now(UTC)) == (0, 5)
 
 

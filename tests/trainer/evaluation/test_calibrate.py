@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from screening.answer import Answer, Mode
 from screening.calibration import LEAST_SLOPE, UNCALIBRATED, Calibration, Curve, Shifts, logit, sigmoid
-from screening.checkpoint.manifest import CARD_NAME, Manifest, read_manifest, store_manifest, verify
+from screening.checkpoint.directory import verify
+from screening.checkpoint.manifest import CARD_NAME, Manifest, read_manifest, store_manifest
 from screening.confidence import choose as choose_option
 from screening.runtime.digests import file_sha256
 from screening.task import OPTIONS

@@ -12,7 +12,8 @@ import pytest
 
 from screening.answer import Answer, Finding, Mode, Region, with_boxes
 from screening.boxes import Box, Frame
-from screening.checkpoint.manifest import read_manifest, write_manifest
+from screening.checkpoint.directory import write_manifest
+from screening.checkpoint.manifest import read_manifest
 from screening.prompt import locating as able
 from screening.task import Dimension
 from tests.trainer.coloured import make_data, sample_of, thought

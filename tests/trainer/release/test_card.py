@@ -8,16 +8,8 @@ import pytest
 
 from screening.answer import Answer, Mode
 from screening.calibration import Calibration
-from screening.checkpoint.manifest import (
-    CARD_NAME,
-    Decoding,
-    ImageContract,
-    Manifest,
-    read_manifest,
-    store_manifest,
-    verify,
-    write_manifest,
-)
+from screening.checkpoint.directory import verify, write_manifest
+from screening.checkpoint.manifest import CARD_NAME, Decoding, ImageContract, Manifest, read_manifest, store_manifest
 from screening.prompt import COMPACT
 from tests.screening.checkpoint.test_domain import make_domain
 from tests.trainer.coloured import sample_of

@@ -18,8 +18,9 @@ from safetensors.numpy import save_file
 
 from screening.answer import Mode
 from screening.calibration import Calibration
+from screening.checkpoint.directory import verify, write_manifest
 from screening.checkpoint.domain import Domain, DomainProbe
-from screening.checkpoint.manifest import Manifest, read_manifest, store_manifest, verify, write_manifest
+from screening.checkpoint.manifest import Manifest, read_manifest, store_manifest
 from screening.checkpoint.registry import CANDIDATE, PRODUCTION, Registry
 from screening.checkpoint.seal import check_seal, sealed
 from screening.checkpoint.weights import read_tensors

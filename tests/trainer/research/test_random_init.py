@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from screening.checkpoint.manifest import verify
+from screening.checkpoint.directory import verify
 from screening.checkpoint.weights import read_tensors
 from trainer.__main__ import main
 

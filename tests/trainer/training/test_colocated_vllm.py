@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from screening.checkpoint.manifest import read_manifest, write_manifest
+from screening.checkpoint.directory import write_manifest
+from screening.checkpoint.manifest import read_manifest
 from tests.trainer.command_line import CHECKPOINT, ROOT
 
 

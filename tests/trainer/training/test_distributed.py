@@ -14,7 +14,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from screening.checkpoint.manifest import read_manifest, verify
+from screening.checkpoint.directory import verify
+from screening.checkpoint.manifest import read_manifest
 from tests.trainer import forked
 from tests.trainer.command_line import ROOT
 from tests.trainer.training.validation.overfitting import contradicting_data, scores, training_data, write_recipe

@@ -13,7 +13,8 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from screening.checkpoint.manifest import ImageContract, read_manifest, verify
+from screening.checkpoint.directory import verify
+from screening.checkpoint.manifest import ImageContract, read_manifest
 from screening.prompt import COMPACT
 from tests.trainer.contracts import SMALL
 from trainer.__main__ import main

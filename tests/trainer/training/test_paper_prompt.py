@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from screening.answer import Mode
-from screening.checkpoint.manifest import read_manifest, verify
+from screening.checkpoint.directory import verify
+from screening.checkpoint.manifest import read_manifest
 from screening.inference.inspection import inspect
 from trainer.__main__ import main
 from trainer.data_directory import data_digest, read_samples

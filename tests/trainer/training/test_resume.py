@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
-from screening.checkpoint.manifest import read_manifest, verify
+from screening.checkpoint.directory import verify
+from screening.checkpoint.manifest import read_manifest
 from screening.runtime.digests import file_sha256
 from tests.trainer import forked
 from trainer.data_directory import data_digest, read_samples

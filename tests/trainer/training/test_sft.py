@@ -18,7 +18,8 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from screening.answer import Answer, Mode, parse
 from screening.boxes import Frame
-from screening.checkpoint.manifest import Decoding, read_manifest, verify, write_manifest
+from screening.checkpoint.directory import verify, write_manifest
+from screening.checkpoint.manifest import Decoding, read_manifest
 from screening.checkpoint.weights import changed_for_engine
 from screening.prompt import COMPACT, locating
 from screening.task import Dimension

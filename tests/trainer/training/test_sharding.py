@@ -11,7 +11,8 @@ import pytest
 import torch
 import yaml
 
-from screening.checkpoint.manifest import read_manifest, verify
+from screening.checkpoint.directory import verify
+from screening.checkpoint.manifest import read_manifest
 from screening.runtime.digests import file_sha256
 from tests.trainer import forked
 from tests.trainer.training.sharded import run_all, settings

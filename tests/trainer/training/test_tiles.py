@@ -8,7 +8,8 @@ import pytest
 import torch
 import yaml
 
-from screening.checkpoint.manifest import read_manifest, verify
+from screening.checkpoint.directory import verify
+from screening.checkpoint.manifest import read_manifest
 from screening.prompt import COMPACT
 from trainer.__main__ import main
 from trainer.data_directory import read_samples

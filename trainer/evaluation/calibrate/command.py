@@ -49,7 +49,8 @@ def calibrate(checkpoint: Path, evaluations: Sequence[Path]) -> str:
         CalibrationError, EvaluationError: the evaluations cannot be used.
         OSError: the manifest cannot be written, and is unchanged.
     """
-    from screening.checkpoint.manifest import CARD_NAME, store_manifest, verify
+    from screening.checkpoint.directory import verify
+    from screening.checkpoint.manifest import CARD_NAME, store_manifest
     from screening.checkpoint.seal import is_sealed, sealed
     from trainer.evaluation.calibrate.evidence import CalibrationError, gather
     from trainer.evaluation.calibrate.fit import calibrate as fit

@@ -94,8 +94,9 @@ def describe(
         RuntimeError: vLLM failed.
         OSError: the manifest cannot be written, and is unchanged.
     """
+    from screening.checkpoint.directory import verify
     from screening.checkpoint.domain import Domain, DomainCalibration
-    from screening.checkpoint.manifest import CARD_NAME, store_manifest, verify
+    from screening.checkpoint.manifest import CARD_NAME, store_manifest
     from trainer.data.split.divide import is_test_set
     from trainer.data.split.held_out import read_items
     from trainer.data_directory import data_digest, read_samples

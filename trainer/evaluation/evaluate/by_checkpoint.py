@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from screening.answer import Answer, Mode, on_pictures, parse
-from screening.checkpoint.manifest import Manifest, verify
+from screening.checkpoint.directory import verify
+from screening.checkpoint.manifest import Manifest
 from screening.confidence import Source, decide
 from trainer.data.split.divide import is_test_set
 from trainer.data_directory import data_digest, read_frame, read_samples

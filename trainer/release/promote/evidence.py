@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from screening.answer import Mode
-from screening.checkpoint.manifest import Manifest, read_manifest, verify
+from screening.checkpoint.directory import verify
+from screening.checkpoint.manifest import Manifest, read_manifest
 from screening.checkpoint.registry import Version
 from screening.checkpoint.seal import check_seal
 from screening.errors import CheckpointError, UserError

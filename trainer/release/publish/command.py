@@ -80,7 +80,8 @@ def publish(checkpoint: Path, store: Path, *, again: bool = False) -> Path:
             architecture does not have; an engine cannot prove its weights or its domain block; or the copy that is
             already there is damaged.
     """
-    from screening.checkpoint.manifest import store_manifest, verify
+    from screening.checkpoint.directory import verify
+    from screening.checkpoint.manifest import store_manifest
     from screening.checkpoint.seal import sealed
     from screening.checkpoint.weights import check_finite, read_tensors
     from screening.errors import CheckpointError
@@ -130,7 +131,7 @@ def _whole(published: Path, digest: str) -> Path:
     Raises:
         CheckpointError: it is damaged, or not what `publish` wrote.
     """
-    from screening.checkpoint.manifest import verify
+    from screening.checkpoint.directory import verify
     from screening.checkpoint.seal import check_seal
     from screening.errors import CheckpointError
 

@@ -15,7 +15,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from screening.answer import Mode, Unreadable
-from screening.checkpoint.manifest import Manifest, verify
+from screening.checkpoint.directory import verify
+from screening.checkpoint.manifest import Manifest
 from screening.runtime.atomic_write import write_atomically
 from trainer.data_directory import read_picture
 from trainer.evaluation.evaluate.errors import EvaluationError

@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from screening.answer import Mode
-from screening.checkpoint.manifest import Manifest, verify
+from screening.checkpoint.directory import verify
+from screening.checkpoint.manifest import Manifest
 from trainer.research.benchmarks.evaluate import read_judged
 from trainer.research.benchmarks.prompt import PROMPT_VERSION
 from trainer.research.benchmarks.questions import Part, read_benchmark

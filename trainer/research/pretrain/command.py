@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from screening.checkpoint.manifest import verify
+    from screening.checkpoint.directory import verify
     from trainer.runs.run_directory import claim, occupy
     from trainer.training.recipe.recipe import RecipeError, load_recipe
 

@@ -92,7 +92,7 @@ def measure(recipe_name: str, checkpoint: Path, data: Path | None, steps: int, s
     """
     from tqdm import tqdm
 
-    from screening.checkpoint.manifest import verify
+    from screening.checkpoint.directory import verify
     from trainer.data_directory import DataError, read_samples
     from trainer.reward import reward_functions
     from trainer.training.enough_data import groups_problem, refuse

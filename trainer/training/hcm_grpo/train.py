@@ -16,7 +16,8 @@ from datasets import Dataset
 from transformers import AutoProcessor
 from trl import GRPOConfig
 
-from screening.checkpoint.manifest import Manifest, verify
+from screening.checkpoint.directory import verify
+from screening.checkpoint.manifest import Manifest
 from trainer.data_directory import data_digest, read_samples
 from trainer.records import licences_of, pseudo_labels_of
 from trainer.reward import RewardFunction, reward_functions

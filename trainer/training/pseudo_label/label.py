@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from screening.answer import Mode
-from screening.checkpoint.manifest import Manifest, verify
+from screening.checkpoint.directory import verify
+from screening.checkpoint.manifest import Manifest
 from screening.runtime.atomic_write import write_atomically
 from screening.task import Options
 from trainer.data.split.assign import Item

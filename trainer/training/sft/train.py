@@ -14,7 +14,8 @@ from transformers import AutoProcessor
 from trl import SFTConfig, SFTTrainer
 
 from screening.answer import Mode
-from screening.checkpoint.manifest import Manifest, verify
+from screening.checkpoint.directory import verify
+from screening.checkpoint.manifest import Manifest
 from screening.runtime.environment import shorten_socket_paths
 from trainer.data_directory import DataError, data_digest, read_frame, read_samples
 from trainer.records import licences_of, pseudo_labels_of

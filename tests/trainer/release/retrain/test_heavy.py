@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from screening.answer import Mode
-from screening.checkpoint.manifest import Manifest, read_manifest, store_manifest, verify
+from screening.checkpoint.directory import verify
+from screening.checkpoint.manifest import Manifest, read_manifest, store_manifest
 from screening.checkpoint.probes import Probe, Probes
 from screening.checkpoint.registry import PRODUCTION
 from screening.checkpoint.seal import sealed

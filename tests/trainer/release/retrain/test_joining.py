@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from screening.checkpoint.manifest import verify
+from screening.checkpoint.directory import verify
 from trainer.release.retrain.config import read_config
 from trainer.release.retrain.errors import BadInput
 from trainer.release.retrain.joining import _decided_since, join

@@ -15,7 +15,8 @@ from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as Pillow
 
 from screening.answer import Mode
-from screening.checkpoint.manifest import Decoding, ImageContract, Manifest, read_manifest, write_manifest
+from screening.checkpoint.directory import write_manifest
+from screening.checkpoint.manifest import Decoding, ImageContract, Manifest, read_manifest
 from screening.prompt import COMPACT
 from trainer.__main__ import main
 from trainer.evaluation.evaluate.errors import EvaluationError

@@ -18,7 +18,8 @@ from transformers import AutoProcessor
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from screening.answer import Mode
-from screening.checkpoint.manifest import read_manifest, verify
+from screening.checkpoint.directory import verify
+from screening.checkpoint.manifest import read_manifest
 from tests.squares import load_square
 from tests.trainer.contracts import SMALL
 from trainer.__main__ import main

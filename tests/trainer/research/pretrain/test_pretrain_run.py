@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from screening.boxes import Box
-from screening.checkpoint.manifest import verify
+from screening.checkpoint.directory import verify
 from screening.prompt import COMPACT
 from screening.runtime.digests import file_sha256
 from screening.task import Dimension

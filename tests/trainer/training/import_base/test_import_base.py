@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from screening.checkpoint.manifest import verify
+from screening.checkpoint.directory import verify
 from screening.prompt import STANDARD
 from tests.trainer.training.import_base.base_files import WEIGHTS, _have_shards
 from trainer.__main__ import main

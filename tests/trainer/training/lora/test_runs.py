@@ -14,7 +14,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from screening.checkpoint.manifest import read_manifest, verify
+from screening.checkpoint.directory import verify
+from screening.checkpoint.manifest import read_manifest
 from screening.checkpoint.registry import PRODUCTION, Registry
 from tests.service.conftest import Sample, launch
 from tests.service.swapping import screen

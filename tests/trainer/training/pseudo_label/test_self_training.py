@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from screening.checkpoint.manifest import verify
+from screening.checkpoint.directory import verify
 from tests.trainer.coloured import make_data
 from tests.trainer.training.pseudo_label.reordered_engine import ReorderedEngine, truthful
 from trainer.__main__ import main

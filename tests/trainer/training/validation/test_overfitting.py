@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from screening.answer import Mode
 from screening.calibration import Calibration
-from screening.checkpoint.manifest import CARD_NAME, read_manifest, store_manifest, verify
+from screening.checkpoint.directory import verify
+from screening.checkpoint.manifest import CARD_NAME, read_manifest, store_manifest
 from tests.trainer.training.validation.overfitting import (
     Ended,
     contradicting_data,

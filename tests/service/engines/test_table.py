@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from service.config.settings import SettingsError, load
-from service.engines.registry import ENGINES, create_engine
 from service.engines.scripted_engine import ScriptedEngine
+from service.engines.table import ENGINES, create_engine
 from service.engines.vllm_engine import VllmEngine
 
 REGISTRY = {"registry": "sqlite:///mlflow.db"}
