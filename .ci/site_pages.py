@@ -17,6 +17,7 @@ OUTSIDE = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "clients/python/README.md": "python-client.md",
+    "k8s/README.md": "kubernetes.md",
     "models/tiny/README.md": "model-card.md",
 }
 """Path in the repository → page of the site."""

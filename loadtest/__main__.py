@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "fleet": (
         "loadtest.commands.fleet",
-        "simulate an autoscaled fleet below a load pattern: replicas, latency, refusals, cost",
+        "simulate an autoscaled fleet under a load pattern: replicas, latency, refusals, cost",
     ),
 }
 """Command → (module, one line for --help)."""
@@ -65,9 +65,7 @@ def _describe(command: ModuleType, summary: str) -> dict[str, Any]:
     }
 
 
-COMMAND_LINE = CommandLine(
-    program="loadtest", commands=COMMANDS, extra=".[cpu,trainer,dev]", notes=NOTES, describe=_describe
-)
+COMMAND_LINE = CommandLine(program="loadtest", commands=COMMANDS, notes=NOTES, describe=_describe)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

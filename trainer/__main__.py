@@ -99,7 +99,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
 COMMAND_LINE = CommandLine(
     program="trainer",
     commands=COMMANDS,
-    extra=".[cpu,trainer]",
     heading="commands, in the order of a retraining:",
 )
 

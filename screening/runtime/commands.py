@@ -20,6 +20,9 @@ from screening.errors import UserError
 from screening.runtime.command_line import Parser
 from screening.runtime.exits import BAD_INPUT, DISK_FULL, STOPPED, disk_full, run_while_output_is_read
 
+INSTALL = "make install (with EXTRA=gpu on a machine with an NVIDIA GPU)"
+"""The command that installs every package, as errors name it."""
+
 Describe = Callable[[ModuleType, str], dict[str, Any]]
 """From a command's module and its one-line summary to further arguments of its parser, such as `description`."""
 
@@ -36,8 +39,6 @@ class CommandLine:
     """Name of the package that `python -m` runs."""
     commands: Mapping[str, tuple[str, str]]
     """Command → (module, summary in one line), in the order of the overview."""
-    extra: str
-    """What `pip install` must name for all commands to start, for example `.[cpu,trainer]`."""
     heading: str = "commands:"
     notes: str = ""
     """Text below the list of commands."""
@@ -78,7 +79,7 @@ class CommandLine:
         except ModuleNotFoundError as error:  # also from an import inside the command's `run`
             return _failed(
                 f"the command {name!r} cannot start because the module {error.name!r} is missing. "
-                f"Install it with: pip install '{self.extra}'",
+                f"Install it with: {INSTALL}",
                 1,
             )
         except UserError as error:

@@ -53,7 +53,8 @@ class Settings(BaseSettings):
     registry_poll_seconds: float = Field(30.0, gt=0)
     """Time in seconds between two polls of the registry, with a random variation of up to 25 %."""
     registry_timeout_seconds: float = Field(30.0, gt=0)
-    """Maximum time in seconds to wait for the registry. At start-up the service then loads --checkpoint."""
+    """Maximum time in seconds to wait for the registry. At start-up, a service without a copy of its last checkpoint
+    then loads --checkpoint."""
     restart_spread_seconds: float = Field(120.0, ge=0)
     """Maximum random delay in seconds before a checkpoint that needs an engine restart is loaded."""
     engine: str = "vllm"
@@ -86,7 +87,7 @@ class Settings(BaseSettings):
     max_queue: int = Field(48, ge=0, le=65536)
     """Maximum number of further requests that wait for a slot; the service answers 429 to more."""
     deadline_seconds: float = Field(60.0, gt=0)
-    """Maximum time in seconds from the end of the upload to the answer; after that, the service answers 504."""
+    """Maximum time in seconds from the end of the upload to the answer; when it expires, the service answers 504."""
     header_timeout_seconds: float = Field(20.0, gt=0)
     """Maximum time in seconds for the headers of a request, and for the first byte of a new connection, to arrive. The
     service answers 408 to incomplete headers, and closes a connection that sent nothing."""
@@ -105,16 +106,17 @@ class Settings(BaseSettings):
     """Addresses or networks of the proxies whose X-Forwarded-For gives the client's address for the log, separated by
     commas; * trusts every peer; if unset, none is trusted."""
     drain_seconds: float = Field(65.0, ge=0)
-    """Maximum time in seconds for requests in flight to finish after SIGTERM or SIGHUP. The service then answers 503 to
-    the remaining ones. Choose a value above --deadline-seconds to lose none."""
+    """Maximum time in seconds for requests in flight to finish after SIGTERM, SIGINT or SIGHUP. The service then
+    answers 503 to the remaining ones. Choose a value above --deadline-seconds to lose none."""
     swap_drain_seconds: float = Field(30.0, gt=0)
-    """Maximum time in seconds to wait for requests in flight before a swap; after that, the swap is postponed."""
+    """Maximum time in seconds to wait for requests in flight before a swap; when it expires, the swap is postponed."""
     swap_reload_seconds: float = Field(120.0, gt=0)
-    """Maximum time in seconds to load and verify new weights; the engine then restarts on the old ones."""
+    """Maximum time in seconds to load and verify new weights; when it expires, the engine restarts on the old ones."""
     store_read_seconds: float = Field(30.0, gt=0)
-    """Maximum time in seconds to read up to 1 MiB from a checkpoint store; after that, the swap is postponed."""
+    """Maximum time in seconds to read up to 1 MiB from a checkpoint store; when it expires, the swap is postponed."""
     engine_hang_seconds: float = Field(30.0, gt=0)
-    """Maximum time in seconds without output while the engine has requests; after that, the service restarts it."""
+    """Maximum time in seconds without output while the engine has requests; when it expires, the service restarts
+    the engine."""
     engine_restart_seconds: float = Field(600.0, gt=0)
     """Maximum time in seconds for one engine restart."""
     engine_restart_attempts: int = Field(5, ge=1)
@@ -147,9 +149,11 @@ class Settings(BaseSettings):
     review_below: float = Field(0.5, ge=0, le=1)
     """Confidence below which an answer has needs_review set, unless the request gives its own threshold."""
     api_keys: Annotated[tuple[NamedKey, ...], NoDecode] = ()
-    """SHA-256 of each key that may call /screen, or NAME:SHA-256, separated by commas; if unset, anyone may call it."""
+    """SHA-256 of each key that may call /screen, or NAME:SHA-256, separated by commas; if neither this nor a keys file
+    is set, anyone may call it."""
     admin_keys: Annotated[tuple[NamedKey, ...], NoDecode] = ()
-    """SHA-256 of each key that may call /admin, or NAME:SHA-256, separated by commas; if unset, /admin is disabled."""
+    """SHA-256 of each key that may call /admin, or NAME:SHA-256, separated by commas; /admin is disabled if no key,
+    here or in the keys file, has the scope admin."""
     keys_file: Path | None = None
     """File with further keys, one line NAME SCOPE[,SCOPE] SHA256 for each, which is read again when it changes. /screen
     then needs a key; if unset, there are only the keys of the other settings."""
@@ -163,13 +167,14 @@ class Settings(BaseSettings):
     """Private networks that may contain picture hosts, such as 10.1.0.0/16, separated by commas; if unset, hosts must
     have public addresses."""
     picture_fetch_seconds: float = Field(10.0, gt=0)
-    """Maximum time in seconds to fetch one picture by URL; after that, the service answers 422."""
+    """Maximum time in seconds to fetch one picture by URL; when it expires, the service answers 422."""
 
     decisions: str | None = None
     """Database for decisions and feedback: sqlite:///FILE for one machine or postgresql://USER@HOST/NAME for several;
     if unset, decisions are not stored."""
     pictures: str | None = None
-    """Store for the pictures of decisions: a directory, s3://BUCKET/PREFIX, gs://… or az://…; if unset, none."""
+    """Store for the pictures of decisions: a directory, s3://BUCKET/PREFIX, gs://… or az://…; required with
+    --decisions, and refused without it."""
     decisions_required: bool = False
     """Whether the service answers 503 if it cannot queue a decision (true, which needs --decisions), or drops the
     decision (false)."""
@@ -180,8 +185,8 @@ class Settings(BaseSettings):
     decisions_flush_seconds: float = Field(10.0, ge=0)
     """Maximum time in seconds to store waiting decisions at shutdown; the rest is dropped."""
     feedback_keys: Annotated[tuple[NamedKey, ...], NoDecode] = ()
-    """SHA-256 of each key that may read decisions and send feedback, or NAME:SHA-256, separated by commas; if
-    unset, /decisions is disabled."""
+    """SHA-256 of each key that may read decisions and send feedback, or NAME:SHA-256, separated by commas;
+    /decisions is disabled if no key has the scope feedback or admin."""
     review: bool = False
     """Whether people can review decisions and label pictures under /review; needs --decisions."""
 

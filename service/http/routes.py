@@ -21,6 +21,7 @@ from service.errors import (
     BodyEncoded,
     BodyTimeout,
     DeadlineExceeded,
+    DecisionsUnavailable,
     EngineLost,
     Forbidden,
     IdempotencyKeyReused,
@@ -72,6 +73,7 @@ SCREEN_ERRORS = (
     PictureFetchFailed,
     Overloaded,
     NotReady,
+    DecisionsUnavailable,
     DeadlineExceeded,
 )
 """Errors that `POST /screen` can answer."""

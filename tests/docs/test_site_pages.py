@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = {"index.md", "sdk.md", "python-client.md", "training/tutorial.md", "training/reference.md"}
+PAGES = {"index.md", "sdk.md", "python-client.md", "kubernetes.md", "training/tutorial.md", "training/reference.md"}
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +26,8 @@ def hook() -> ModuleType:
     [
         ("index.md", "[SDK](docs/sdk.md#errors)", "[SDK](sdk.md#errors)"),
         ("python-client.md", "[SDK](../../docs/sdk.md)", "[SDK](sdk.md)"),
+        ("sdk.md", "[pods](../k8s/README.md#retraining)", "[pods](kubernetes.md#retraining)"),
+        ("kubernetes.md", "[SDK](../docs/sdk.md)", "[SDK](sdk.md)"),
         ("sdk.md", "[README](../clients/python/README.md)", "[README](python-client.md)"),
         (
             "training/tutorial.md",

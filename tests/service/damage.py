@@ -440,4 +440,4 @@ DAMAGES: dict[Callable[[Path], None], str] = {
     weights_are_a_fifo: "weights are a FIFO",
     manifest_of_a_terabyte: "manifest of a terabyte",
 }
-"""Each damage and its name in docs/decisions/hot-swap.md."""
+"""Each damage and its name in docs/decisions/broken-checkpoints.md."""

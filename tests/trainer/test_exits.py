@@ -10,10 +10,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import loadtest.__main__ as loadtest_main
+import trainer.__main__ as trainer_main
 from trainer.__main__ import COMMANDS, main
 
 
@@ -154,6 +156,17 @@ def test_only_import_may_download(command: str, offline: str | None, monkeypatch
     with pytest.raises(SystemExit):
         main([command, "--help"])
     assert (os.environ.get("HF_HUB_OFFLINE"), os.environ["DO_NOT_TRACK"]) == (offline, "1")
+
+
+@pytest.mark.parametrize("program", [trainer_main, loadtest_main])
+def test_a_missing_package_is_named_with_what_installs_it_also_for_a_gpu(
+    program: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, (module, _) = next(iter(program.COMMANDS.items()))
+    monkeypatch.setitem(sys.modules, module, None)
+    assert program.main([command]) == 1
+    said = capsys.readouterr().err
+    assert module in said and "make install (with EXTRA=gpu on a machine with an NVIDIA GPU)" in said
 
 
 def test_bitsandbytes_does_not_ask_for_a_package_that_it_can_do_without(caplog: pytest.LogCaptureFixture) -> None:

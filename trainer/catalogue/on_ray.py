@@ -19,6 +19,7 @@ from typing import Any
 
 from screening.errors import UserError
 from screening.inference.generation import cpu_environment
+from screening.runtime.commands import INSTALL
 from screening.runtime.process_reaper import guard
 from trainer.catalogue.job import Job
 from trainer.catalogue.plan import Block
@@ -116,10 +117,7 @@ def _cluster(address: str | None) -> Iterator[int]:
     try:
         import ray
     except ModuleNotFoundError as error:
-        raise CatalogueError(
-            "Ray is not installed. Use --workers local, or install it with: "
-            "pip install -c constraints.txt '.[cpu,trainer,catalogue]'"
-        ) from error
+        raise CatalogueError(f"Ray is not installed. Use --workers local, or install it with: {INSTALL}") from error
     address = address or os.environ.get("RAY_ADDRESS")
     own: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
     # Without a guard, the workers of a killed command would hold their GPUs for more than a minute.

@@ -1,7 +1,7 @@
 """Every broken checkpoint of test_vllm_broken.py, offered to the checks of files that run before the engine is touched.
 
-The table of docs/decisions/hot-swap.md, which that file writes on the real engine, says which of them these checks
-find.
+The table of docs/decisions/broken-checkpoints.md, which that file writes on the real engine, says which of them these
+checks find.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ async def served(pair: Path, tmp_path: Path) -> Any:
 @pytest.fixture(scope="module")
 def found_on_files(repository: Path) -> set[str]:
     """The damages that the real service found without its engine, by the table of the docs."""
-    text = (repository / "docs" / "decisions" / "hot-swap.md").read_text()
+    text = (repository / "docs" / "decisions" / "broken-checkpoints.md").read_text()
     return set(re.findall(rf"^\| ([^|]+) \|[^\n]*\| {UNTOUCHED} \|$", text, re.MULTILINE))
 
 

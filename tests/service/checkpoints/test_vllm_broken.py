@@ -1,6 +1,6 @@
 """Every broken checkpoint we know of, offered to a service on real vLLM while 4 clients screen.
 
-The results are the table in docs/decisions/hot-swap.md: `UPDATE_DOCS=1 python -m pytest THIS_FILE` writes it.
+The results are the table in docs/decisions/broken-checkpoints.md: `UPDATE_DOCS=1 python -m pytest THIS_FILE` writes it.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def test_the_table_of_the_docs_states_what_was_found(repository) -> None:
         pytest.skip(f"not tried in this run: {', '.join(missing)}")
     head = "| broken in this way | found by | reason given | what happened |\n|---|---|---|---|\n"
     table = head + "".join(f"{rows[what]}\n" for what in wanted)
-    path = repository / "docs" / "decisions" / "hot-swap.md"
+    path = repository / "docs" / "decisions" / "broken-checkpoints.md"
     text = path.read_text()
     before, _, rest = text.partition(BEGIN)
     written, _, after = rest.partition(END)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+from screening.runtime.commands import INSTALL
 from trainer.data.compose.failures import ComposeError
 
 
@@ -18,6 +19,5 @@ def need(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ComposeError(
-            f"this segmenter or inpainter needs the package {error.name}. Install it with: "
-            "pip install -c constraints.txt '.[cpu,trainer,compose]'"
+            f"this segmenter or inpainter needs the package {error.name}. Install it with: {INSTALL}"
         ) from error

@@ -193,7 +193,7 @@ def test_without_the_extra_the_error_says_what_to_install(
     assert main(options("klein")) == 2
     said = capsys.readouterr().err
     assert "needs the package diffusers" in said
-    assert "pip install -c constraints.txt '.[cpu,trainer,compose]'" in said
+    assert "make install (with EXTRA=gpu on" in said
 
 
 def test_only_errors_of_memory_become_memory_errors() -> None:
