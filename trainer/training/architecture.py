@@ -100,32 +100,29 @@ def build_model(architecture: Architecture, tokenizer: PreTrainedTokenizerFast) 
 
 
 def load_model(checkpoint: Path, architecture: Architecture) -> InternVLForConditionalGeneration:
-    """Load the model of a checkpoint in float32. Layers that only the architecture has begin as the identity.
+    """Load the model of a checkpoint in float32.
 
     Raises:
         BaseModelError: the checkpoint holds adapters.
-        CheckpointError: its sizes differ from the architecture's, or it has more layers.
+        CheckpointError: its sizes differ from the architecture's.
     """
     from transformers import InternVLForConditionalGeneration
 
     from screening.errors import CheckpointError
     from trainer.training.base_source import refuse_adapters
-    from trainer.training.expansion import expand
 
     refuse_adapters(checkpoint)
     model = InternVLForConditionalGeneration.from_pretrained(checkpoint, dtype="float32")
     vision, text, a = model.config.vision_config, model.config.text_config, architecture
-    layers, wanted_layers = (vision.num_hidden_layers, text.num_hidden_layers), (a.vision_layers, a.text_layers)
-    found = [*vision.image_size, *vision.patch_size, vision.hidden_size]
-    found += [text.hidden_size, text.intermediate_size, text.max_position_embeddings]
-    wanted = [a.image_size, a.image_size, a.patch_size, a.patch_size, a.vision_width]
-    wanted += [a.text_width, a.text_mlp, a.max_positions]
-    if found != wanted or any(has > wants for has, wants in zip(layers, wanted_layers, strict=True)):
+    found = [*vision.image_size, *vision.patch_size, vision.hidden_size, vision.num_hidden_layers]
+    found += [text.hidden_size, text.intermediate_size, text.max_position_embeddings, text.num_hidden_layers]
+    wanted = [a.image_size, a.image_size, a.patch_size, a.patch_size, a.vision_width, a.vision_layers]
+    wanted += [a.text_width, a.text_mlp, a.max_positions, a.text_layers]
+    if found != wanted:
         raise CheckpointError(
-            f"{checkpoint} does not have the sizes of the recipe's architecture: {[*found, *layers]}, not "
-            f"{[*wanted, *wanted_layers]}"
+            f"{checkpoint} does not have the sizes of the recipe's architecture: {found}, not {wanted}"
         )
-    return model if layers == wanted_layers else expand(model, *wanted_layers)
+    return model
 
 
 def build_processor(
