@@ -59,7 +59,7 @@ class MalformedRequest(ServiceError):
 
 
 class Unauthenticated(ServiceError):
-    """The service requires an API key, and the request carries none or an unknown one."""
+    """The service requires an API key, and the request carries none, an unknown one, or that of another reviewer."""
 
 
 class Forbidden(ServiceError):

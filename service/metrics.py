@@ -114,7 +114,7 @@ class Metrics:
         )  # fmt: skip
 
         self.reviews = Counter(
-            "screening_reviews", "Stored reviews, by job: review, label.", ["job"], registry=registry
+            "screening_reviews", "Stored reviews, by task: review, label.", ["task"], registry=registry
         )
         self.review_queue = Gauge(
             "screening_review_queue", "Review tasks, by reason and state: open, leased, done.", ["reason", "state"],

@@ -6,29 +6,36 @@ The reward of training (`reward`, paper eq. 7) is stricter and asks for all usab
 
 Beyond the paper, this module reports confidence intervals, unreadable answers by reason, precision and recall of `N`,
 the balance between positions, and the verdicts per picture that the reasoning states. The table of verdicts shows which
-dimension a model does not recognise.
+dimension a model does not recognise. In the intervals, several samples of one product count as fewer; see
+`trainer.products`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from screening.answer import Answer, Reason, Unreadable
 from screening.task import NONE, OPTIONS, Dimension, Options
+from trainer.products import effective_samples, product_of, product_totals, repeated
 from trainer.records import Generated, Sample
 
 RANDOM_CHOICES = len(OPTIONS) + 1
 """Number of answers that blind guessing chooses from: A, B, C, D and N."""
 
 
-Item = TypeVar("Item")
+class _OfProduct(Protocol):
+    @property
+    def product(self) -> Hashable: ...
+
+
+Item = TypeVar("Item", bound=_OfProduct)
 
 
 class _Table(BaseModel):
@@ -161,6 +168,11 @@ class Judged:
     """The single option that the service would choose (`screening.confidence`), or `N`; None if it is unknown."""
 
     @property
+    def product(self) -> str:
+        """The product of the sample; see `trainer.products.product_of`."""
+        return product_of(self.sample)
+
+    @property
     def options(self) -> Options | None:
         """The answer as a set; None if it is unreadable."""
         return self.result.options if isinstance(self.result, Answer) else None
@@ -233,12 +245,30 @@ def wilson(hits: float, n: float, level: float = 0.95) -> tuple[float, float]:
     return low, high
 
 
-def share(hits: int, n: int, level: float = 0.95) -> Share:
-    """A proportion with its interval, in percent."""
+def share(hits: int, n: int, level: float = 0.95, effective: float | None = None) -> Share:
+    """A proportion with its interval, in percent.
+
+    Args:
+        effective: number of independent samples that say as much, for Wilson's interval (Korn and Graubard 1998); None
+            means n.
+    """
     if n == 0:
         return Share(hits=0, n=0, percent=None, low=None, high=None)
-    low, high = wilson(hits, n, level)
+    if effective is None or effective == n:
+        low, high = wilson(hits, n, level)
+    else:
+        low, high = wilson(hits / n * effective, effective, level)
     return Share(hits=hits, n=n, percent=100 * hits / n, low=100 * low, high=100 * high)
+
+
+def share_by_product(answers: Sequence[bool], products: Sequence[Hashable], level: float = 0.95) -> Share:
+    """The share of yes. Its interval counts several answers about one product as fewer; see `effective_samples`.
+
+    Args:
+        answers: one per sample.
+        products: the product of each sample.
+    """
+    return share(sum(answers), len(answers), level, effective_samples(answers, products))
 
 
 def score(judged: Sequence[Judged], level: float = 0.95) -> Score:
@@ -254,7 +284,8 @@ def weighted_score(judged: Sequence[Judged], level: float = 0.95) -> WeightedSco
 
     The estimate is Hájek's, Σwy / Σw. Its variance is that of the linearised ratio, Σ(w(y - p))² / (Σw)² · n / (n - 1)
     (Särndal, Swensson and Wretman 1992, section 5.7). The interval is Wilson's for the number of equally weighted
-    samples with this variance (Korn and Graubard 1998), which stays within 0 and 100 %.
+    samples with this variance (Korn and Graubard 1998), which stays within 0 and 100 %. Where a product has several
+    samples, n is the number of products, and w(y - p) is summed over each of them before it is squared.
 
     Returns:
         None if all weights are equal.
@@ -262,12 +293,15 @@ def weighted_score(judged: Sequence[Judged], level: float = 0.95) -> WeightedSco
     weights = [one.sample.weight or 1.0 for one in judged]
     if len(set(weights)) < 2:
         return None
-    n, total = len(judged), sum(weights)
+    products = [one.product for one in judged]
+    n, clusters, total = len(judged), len(set(products)), sum(weights)
     p = sum(weight for weight, one in zip(weights, judged, strict=True) if one.correct) / total
-    squares = sum((weight * (one.correct - p)) ** 2 for weight, one in zip(weights, judged, strict=True))
-    variance = squares / total**2 * n / (n - 1)
+    deviations = [weight * (one.correct - p) for weight, one in zip(weights, judged, strict=True)]
+    squares = sum(deviation**2 for deviation in product_totals(deviations, products))
+    variance = squares / total**2 * clusters / (clusters - 1) if clusters > 1 else 0.0
     # If all are right or all are wrong, the variance is 0 and says nothing; Kish's number uses the weights alone.
-    effective = p * (1 - p) / variance if variance else total**2 / sum(weight * weight for weight in weights)
+    kish = total**2 / sum(weight * weight for weight in product_totals(weights, products))
+    effective = p * (1 - p) / variance if variance else kish
     effective = min(effective, float(n))
     low, high = wilson(p * effective, effective, level)
     return WeightedScore(percent=100 * p, low=100 * low, high=100 * high, n=n, effective=effective)
@@ -293,14 +327,17 @@ def balance(judged: Sequence[Judged]) -> Balance:
 
 def picture_verdicts(judged: Sequence[Judged], level: float = 0.95) -> PictureVerdicts:
     """Compare the verdicts of the reasoning, and the pictures that the answer holds back, with the truth."""
+    # The four pictures of a question count as independent, but not those of several questions about one product.
+    alike = repeated([one.product for one in judged]) is not None
     seen = [
-        _Seen(picture, one.verdict(picture.option), one.options) for one in judged for picture in one.sample.generated
+        _Seen(picture, one.verdict(picture.option), one.options, one.product if alike else object())
+        for one in judged
+        for picture in one.sample.generated
     ]
     normal = [picture for picture in seen if picture.truth.usable]
-    stated = [picture for picture in seen if picture.verdict is not None]
     known = [picture for picture in seen if picture.truth.dimensions_known]
     return PictureVerdicts(
-        stated=share(len(stated), len(seen), level),
+        stated=_share_of(seen, lambda picture: picture.verdict is not None, level),
         exact=_share_of(known, lambda picture: picture.verdict == picture.truth.dimensions, level),
         normal_recognised=_share_of(normal, lambda picture: picture.verdict == frozenset(), level),
         false_alarms=_share_of(normal, lambda picture: bool(picture.verdict), level),
@@ -326,8 +363,8 @@ METRICS: Mapping[str, Metric] = {"exact_match": exact_match}
 
 def metric_share(judged: Sequence[Judged], metric: Metric, level: float = 0.95) -> Share:
     """Share of the samples for which a metric says yes, among those for which it says anything."""
-    answers = [answer for one in judged if (answer := metric(one)) is not None]
-    return share(sum(answers), len(answers), level)
+    answers = [(answer, one.product) for one in judged if (answer := metric(one)) is not None]
+    return share_by_product([answer for answer, _ in answers], [product for _, product in answers], level)
 
 
 def evaluate_scores(judged: Sequence[Judged], level: float = 0.95, metrics: Mapping[str, Metric] = METRICS) -> Scores:
@@ -340,9 +377,9 @@ def evaluate_scores(judged: Sequence[Judged], level: float = 0.95, metrics: Mapp
         dimensions={d: score([one for one in judged if shows(one.sample, d)], level) for d in Dimension},
         choice=_share_of(judged if _choices_known(judged) else [], lambda one: one.choice_correct, level),
         metrics={name: metric_share(judged, metric, level) for name, metric in metrics.items()},
-        unreadable=share(len(unreadable), len(judged), level),
+        unreadable=_share_of(judged, lambda one: isinstance(one.result, Unreadable), level),
         unreadable_reasons={
-            reason: share(count, len(judged), level) for reason, count in Counter(unreadable).most_common()
+            reason: _share_of(judged, _unreadable_for(reason), level) for reason, _ in Counter(unreadable).most_common()
         },
         none=none_class(judged, level),
         balance=balance(judged),
@@ -357,6 +394,8 @@ class _Seen:
     truth: Generated
     verdict: frozenset[Dimension] | None
     answer: Options | None
+    product: Hashable
+    """Pictures with the same value count as alike."""
 
     @property
     def held_back(self) -> bool:
@@ -406,7 +445,11 @@ def _verdicts(pictures: Sequence[_Seen], dimension: Dimension, level: float) -> 
 
 
 def _share_of(items: Sequence[Item], holds: Callable[[Item], bool], level: float) -> Share:
-    return share(sum(map(holds, items)), len(items), level)
+    return share_by_product([holds(item) for item in items], [item.product for item in items], level)
+
+
+def _unreadable_for(reason: Reason) -> Callable[[Judged], bool]:
+    return lambda one: isinstance(one.result, Unreadable) and one.result.reason == reason
 
 
 def _choices_known(judged: Iterable[Judged]) -> bool:

@@ -213,7 +213,7 @@ REVIEW = [
         Panel("Tasks by state", {"{{state}}": "max by (state) (sum by (state, pod) (screening_review_queue{@}))"}),
     ],
     [
-        Panel("Reviews, 1 h", {"{{job}}": "sum by (job) (increase(screening_reviews_total{@}[1h]))"}),
+        Panel("Reviews, 1 h", {"{{task}}": "sum by (task) (increase(screening_reviews_total{@}[1h]))"}),
         Panel("Decisions to be stored", {"{{result}}": _rate("screening_decisions_total", "result")}, "reqps"),
         Panel("Bytes that wait to be stored", {"{{pod}}": "sum by (pod) (screening_decision_queue_bytes{@})"}, "bytes"),
     ],

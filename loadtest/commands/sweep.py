@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from itertools import takewhile
 
 from loadtest import console
 from loadtest.commands import options
@@ -22,7 +23,7 @@ from screening.runtime.argument_types import above_zero
 
 WARM_UP_SECONDS = 3.0
 KEEPS_UP = 0.95
-"""Minimum share of the offered requests that are answered per second for the service to keep up."""
+"""Minimum ratio of `Load.sustained` to `Load.offered` for the service to keep up."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +88,7 @@ async def measure(aim: Target, recorder: RunRecorder, args: argparse.Namespace) 
 
 def report(loads: dict[float, Load], recorder: RunRecorder, args: argparse.Namespace) -> None:
     by_rate = {f"{rate:g}": load for rate, load in loads.items()}
-    keeps_up = [rate for rate, load in loads.items() if load.achieved >= KEEPS_UP * load.offered]
+    kept = keeps_up_at(loads)
     most = max((load.achieved for load in loads.values()), default=0.0)
     recorder.summarise(
         as_json(
@@ -95,7 +96,7 @@ def report(loads: dict[float, Load], recorder: RunRecorder, args: argparse.Names
                 "command": "sweep",
                 "settings": options.settings(args),
                 "rates": by_rate,
-                "keeps_up_at": max(keeps_up, default=None),
+                "keeps_up_at": kept,
                 "most_answered_per_second": most,
             }
         )
@@ -115,8 +116,17 @@ def report(loads: dict[float, Load], recorder: RunRecorder, args: argparse.Names
         ),
     )
     print(table(loads, args.limit_ms))
-    kept = f"up to {max(keeps_up):g} requests per second" if keeps_up else "with none of these rates"
-    print(f"keeps up {kept}; at most {most:.2f} answers per second", f"raw data: {recorder.directory}", sep="\n")
+    found = "with none of these rates" if kept is None else f"up to {kept:g} requests per second"
+    print(f"keeps up {found}; at most {most:.2f} answers per second", f"raw data: {recorder.directory}", sep="\n")
+
+
+def keeps_up_at(loads: dict[float, Load]) -> float | None:
+    """The highest rate, in requests per second, below the lowest one with which the service did not keep up.
+
+    None if it did not keep up with the lowest rate, or if no rate was measured.
+    """
+    kept = takewhile(lambda rate: loads[rate].sustained >= KEEPS_UP * loads[rate].offered, sorted(loads))
+    return max(kept, default=None)
 
 
 def table(loads: dict[float, Load], limit_ms: float) -> str:

@@ -46,6 +46,9 @@ class Load:
     """Requests per second during the time in which requests were sent."""
     achieved: float
     """Answers per second over the whole time, including the wait for the last answers."""
+    sustained: float
+    """Answers per second over the whole time without one median latency, which the last answers take in any case. It is
+    close to `offered` for slow answers too, unless requests queue or fail."""
     goodput: float
     """Answers within the latency limit per second, over the whole time."""
     limit_ms: float
@@ -81,6 +84,7 @@ def load_figures(exchanges: Sequence[Exchange], *, limit_ms: float, sending: flo
     refused = [each for each in exchanges if each.status in (429, 503)]
     began = min((each.intended for each in exchanges), default=0.0)
     seconds = max(sending, max((each.finished for each in exchanges), default=0.0) - began)
+    median = percentile((each.latency for each in answers), 50) if answers else 0.0
     good = sum(1000 * each.latency <= limit_ms for each in answers)
     return Load(
         requests=len(exchanges),
@@ -88,6 +92,7 @@ def load_figures(exchanges: Sequence[Exchange], *, limit_ms: float, sending: flo
         seconds=seconds,
         offered=_per(len(exchanges) + given_up, sending),
         achieved=_per(len(answers), seconds),
+        sustained=_per(len(answers), max(sending, seconds - median)),
         goodput=_per(good, seconds),
         limit_ms=limit_ms,
         latency_ms=percentiles(1000 * each.latency for each in answers),

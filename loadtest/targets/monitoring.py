@@ -93,8 +93,8 @@ def _write_configuration(folder: Path, targets: Mapping[str, str], alertmanager:
         "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
         "rule_files": [str(folder / "rules.yml"), str(folder / "alerts.yml")],
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]},
-        # As in the cluster, labels of a target such as `job_name` of kube-state-metrics win over ours.
-        "scrape_configs": [{"job_name": "screening", "honor_labels": True, "static_configs": static}],
+        # As in the cluster, Prometheus' own labels, such as `job` and `pod`, win over those of a target.
+        "scrape_configs": [{"job_name": "screening", "static_configs": static}],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(prometheus), encoding="utf-8")
     (folder / "alertmanager.yml").write_text(

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
@@ -60,8 +60,21 @@ class Version:
     number: int
     digest: str
     directory: Path
-    """Path on the publisher's machine. A service may have the store mounted elsewhere."""
+    """Path on the publisher's machine. Another machine may have the store mounted elsewhere: see `in_store`."""
     tags: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """Name of the directory in its store. It is the same wherever the store is mounted."""
+        return self.directory.name
+
+    def in_store(self, store: Path | None) -> Version:
+        """The same version, with its directory on a machine that has the store mounted at `store`.
+
+        Args:
+            store: None keeps the publisher's path.
+        """
+        return self if store is None else replace(self, directory=store.absolute() / self.name)
 
 
 class Registry:

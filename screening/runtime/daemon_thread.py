@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TypeVar
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -44,3 +46,36 @@ def in_daemon_thread(work: Callable[[], Result], *, name: str) -> asyncio.Future
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return future
+
+
+def for_each(work: Callable[[Item], object], items: Iterable[Item], *, threads: int, name: str) -> None:
+    """Call `work` with each item, in up to `threads` new daemon threads, and wait for them. Blocks.
+
+    No further item begins after an error.
+
+    Args:
+        name: name of the threads, as a debugger shows it.
+
+    Raises:
+        Exception: the first error of `work`.
+    """
+    waiting, errors = deque(items), list[Exception]()
+
+    def run() -> None:
+        while not errors:
+            try:
+                item = waiting.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            try:
+                work(item)
+            except Exception as error:  # noqa: BLE001 - the caller's thread raises it again
+                errors.append(error)
+
+    running = [threading.Thread(target=run, name=name, daemon=True) for _ in range(min(threads, len(waiting)))]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    if errors:
+        raise errors[0]

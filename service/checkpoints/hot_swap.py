@@ -186,7 +186,8 @@ class HotSwap:
                 await self._put_back(old, restart(self.served, old, "roll_back"), "rebuilt_back")
             reason = _reason(error)
             if lost and not proves_a_fault(error) and not self.served.history.count_loss(new.key):
-                raise SwapBusy(f"The engine was lost while it loaded the checkpoint ({reason}).") from error
+                why = "" if isinstance(error, EngineLost) else f" ({reason})"
+                raise SwapBusy(f"The engine was lost while it loaded the checkpoint{why}.") from error
             self.served.history.refuse(new.key, reason)
             raise CheckpointRefused(reason) from error
 
@@ -237,5 +238,7 @@ def _log_failure(event: str, copy: Copy, error: Exception) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "the engine did not load it in time"
+    if isinstance(error, EngineLost):  # its own sentence is for callers of /screen
+        return "the engine ended while it loaded this checkpoint, perhaps for lack of memory"
     has_sentence = isinstance(error, CheckpointError | ServiceError)
     return str(error) if has_sentence else f"{type(error).__name__}: {error}"

@@ -170,8 +170,7 @@ class RegistryWatcher:
         """
         if (store := self._settings.checkpoint_store) is None:
             return version
-        # The publisher may have the store mounted elsewhere; the names of the directories are the same.
-        return replace(version, directory=await self._served.reads.resolve(store, version.directory.name))
+        return replace(version, directory=await self._served.reads.resolve(store, version.name))
 
     async def _follow(self, version: Version) -> tuple[Outcome, str | None]:
         """Serve a version, if that is necessary and possible now."""

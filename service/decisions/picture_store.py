@@ -49,7 +49,7 @@ class PictureStore:
         self._directory: Path | None = None
         try:
             if location.startswith(SCHEMES):
-                # The endpoint's address decides whether http is used; retries are off because the writer retries.
+                # The endpoint's address decides whether http is used. Few retries: the writer tries again later.
                 client: ClientConfig = {"timeout": "20s", "connect_timeout": "5s", "allow_http": True}
                 retries: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
                 self._store = from_url(location, client_options=client, retry_config=retries)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,6 +12,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 
 from screening.images import Picture
+from screening.runtime.daemon_thread import in_daemon_thread
 from service.config.settings import Settings
 from service.decisions.database import Database
 from service.decisions.errors import DatabaseError, PictureStoreError
@@ -40,8 +40,8 @@ class DecisionStore:
     writer: DecisionWriter
     required: bool
     """Whether an answer that cannot be stored is refused."""
-    threads: ThreadPoolExecutor
-    """Threads of the interface's queries, so that the event loop does not wait for the database."""
+    places: asyncio.Semaphore
+    """A place for each query of the interface that may run now."""
 
     def check_room(self) -> None:
         """Refuse a request early, before its body is read.
@@ -67,17 +67,26 @@ class DecisionStore:
         Raises:
             DecisionsUnavailable: they cannot be reached.
         """
+        asking = asyncio.create_task(self._in_thread(work))
+        # If the caller is cancelled, no other code asks for the error, and asyncio would log it as never retrieved.
+        asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
         try:
-            return await asyncio.get_running_loop().run_in_executor(self.threads, work)
+            return await asyncio.shield(asking)
         except (sa.exc.DBAPIError, sa.exc.TimeoutError, PictureStoreError) as error:
             raise DecisionsUnavailable from error
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        """Wait for a place, and keep it until the thread ends, also if the caller has gone."""
+        async with self.places:
+            return await in_daemon_thread(work, name="decision query")
 
     async def close(self, seconds: float) -> None:
         """Write the waiting records, for at most this time in seconds."""
         await asyncio.to_thread(self.writer.close, seconds)
         with suppress(TimeoutError):  # a query that hangs must not keep the service from ending
             async with asyncio.timeout(_END_SECONDS):
-                await asyncio.to_thread(self.threads.shutdown, cancel_futures=True)
+                for _ in range(_QUERIES):
+                    await self.places.acquire()
         self.database.close()
 
 
@@ -91,7 +100,7 @@ def open_store(settings: Settings, metrics: Metrics) -> DecisionStore:
     database.prepare()
     retention = None if settings.decisions_days is None else timedelta(days=settings.decisions_days)
     writer = DecisionWriter(database, pictures, metrics, max_bytes=settings.decisions_queue_bytes, retention=retention)
-    return DecisionStore(database, pictures, writer, settings.decisions_required, ThreadPoolExecutor(_QUERIES))
+    return DecisionStore(database, pictures, writer, settings.decisions_required, asyncio.Semaphore(_QUERIES))
 
 
 def open_stores(settings: Settings) -> tuple[Database, PictureStore]:

@@ -13,11 +13,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import sqlalchemy as sa
 
+from screening.runtime.daemon_thread import for_each
 from service.decisions.database import Database
 from service.decisions.erasure import mark_unreferenced
 from service.decisions.errors import PictureStoreError
@@ -61,6 +61,8 @@ class DecisionWriter:
         self._changed = threading.Condition()
         self._waiting: deque[DecisionRecord] = deque()
         self._bytes = 0
+        self._is_dropping = False
+        """Whether a record did not fit since the queue was last half empty; one line of the log tells of it."""
         self._end_at: float | None = None
         self._thread = threading.Thread(target=self._run, name="decisions", daemon=True)
 
@@ -76,12 +78,16 @@ class DecisionWriter:
         """Take a record, or drop and count it if the queue is full or closed; returns whether it was taken."""
         size = record.bytes
         with self._changed:
-            taken = self._end_at is None and self._bytes + size <= self._max_bytes
+            is_open, fits = self._end_at is None, self._bytes + size <= self._max_bytes
+            taken, begins = is_open and fits, is_open and not fits and not self._is_dropping
+            self._is_dropping |= begins
             if taken:
                 self._waiting.append(record)
                 self._bytes += size
                 self._metrics.decision_queue_bytes.set(self._bytes)
                 self._changed.notify()
+        if begins:
+            log(LOGGER, logging.WARNING, "decisions are dropped: the queue is full", first=record.answer.id, bytes=size)
         if not taken:
             self._metrics.decisions.labels("dropped").inc()
         return taken
@@ -95,10 +101,9 @@ class DecisionWriter:
             self._thread.join(seconds + 30)
 
     def _run(self) -> None:
-        with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="decision-pictures") as uploads:
-            while batch := self._next_batch():
-                self._write_until_done(batch, uploads)
-                self._release(batch)
+        while batch := self._next_batch():
+            self._write_until_done(batch)
+            self._release(batch)
 
     def _next_batch(self) -> list[DecisionRecord]:
         """Wait for records; they count against the limit until they are released. Empty at the end."""
@@ -112,17 +117,18 @@ class DecisionWriter:
     def _release(self, batch: Iterable[DecisionRecord]) -> None:
         with self._changed:
             self._bytes -= sum(record.bytes for record in batch)
+            self._is_dropping &= self._bytes > self._max_bytes / 2
             self._metrics.decision_queue_bytes.set(self._bytes)
 
-    def _write_until_done(self, batch: Sequence[DecisionRecord], uploads: ThreadPoolExecutor) -> None:
+    def _write_until_done(self, batch: Sequence[DecisionRecord]) -> None:
         """Write a batch, with retries while the stores fail; give it up only when the service ends."""
         failures = 0
         while True:
             try:
-                self._write(batch, uploads)
+                self._write(batch)
             except Exception as error:  # noqa: BLE001 - without this thread no later decision would be stored
                 if not _may_pass(error):
-                    return self._write_one_by_one(batch, uploads, error)
+                    return self._write_one_by_one(batch, error)
                 pause = _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)]
                 failures += 1
                 if failures == 1:
@@ -134,12 +140,12 @@ class DecisionWriter:
                     log(LOGGER, logging.INFO, "decisions are stored again", failures=failures)
                 return None
 
-    def _write_one_by_one(self, batch: Sequence[DecisionRecord], uploads: ThreadPoolExecutor, error: Exception) -> None:
+    def _write_one_by_one(self, batch: Sequence[DecisionRecord], error: Exception) -> None:
         """Drop the record that is at fault; the others of its batch must not be lost with it."""
         if len(batch) == 1:
             return self._drop(batch, _first_line(error))
         for record in batch:
-            self._write_until_done([record], uploads)
+            self._write_until_done([record])
         return None
 
     def _must_give_up(self, pause: float) -> bool:
@@ -154,7 +160,7 @@ class DecisionWriter:
         self._metrics.decisions.labels("dropped").inc(len(batch))
         log(LOGGER, logging.ERROR, "decisions dropped", count=len(batch), first=batch[0].answer.id, reason=reason)
 
-    def _write(self, batch: Sequence[DecisionRecord], uploads: ThreadPoolExecutor) -> None:
+    def _write(self, batch: Sequence[DecisionRecord]) -> None:
         """Write pictures before rows: a row whose pictures are missing must never be visible.
 
         Raises:
@@ -162,7 +168,7 @@ class DecisionWriter:
         """
         pictures = {record.answer.id: record.stored_pictures() for record in batch}
         by_address = {picture.sha256: picture for five in pictures.values() for picture in five}
-        list(uploads.map(self._put, by_address.values()))
+        for_each(self._put, by_address.values(), threads=_UPLOADS, name="decision pictures")
         with self._database.writing() as connection:
             self._database.lock_erasure(connection, shared=True)
             keep_pictures(connection, self._pictures, by_address)

@@ -103,7 +103,10 @@ def check_origin(request: Request, *, required: bool = True) -> None:
     if request.method in _SAFE or (origin is None and not required):
         return
     if origin is None or host is None or _parts(origin).netloc.lower() != host.lower():
-        raise CrossOrigin(f"Send the request from a page of this service: its Origin must be that of {host!r}.")
+        raise CrossOrigin(
+            f"Send the request from a page of this service: its Origin must be that of {host!r}. If a proxy is in "
+            "front, it must pass on the browser's Host header."
+        )
 
 
 def _reviewer(request: Request, settings: Settings, keys: KeyRing) -> ScopedKey:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from service.decisions.store import DecisionStore
-from service.errors import InsufficientScope
+from service.errors import InsufficientScope, Unauthenticated
 from service.http.auth import LOCAL, authorize, has_scope, key_of, key_ring
 from service.http.json_api import service_of
 
@@ -24,10 +24,18 @@ class Reviewer:
 def reviewer_of(request: Request) -> Reviewer:
     """The person who sends a request. A lead has the scope `admin`, or is the only user of a machine without such keys.
 
+    The station names in `X-Reviewer` the person for whom it was opened. All tabs of a browser share one cookie, so
+    another person may have signed in since then. That person has no lease of the first one, and a station that is told
+    so (404) would take its tasks for erased.
+
     Raises:
-        Unauthenticated, InsufficientScope, Forbidden, CrossOrigin: as `authorize`.
+        Unauthenticated: as `authorize`, or `X-Reviewer` names another person.
+        InsufficientScope, Forbidden, CrossOrigin: as `authorize`.
     """
     name = authorize(request, "review")
+    page = request.headers.get("x-reviewer", name)
+    if page != name:
+        raise Unauthenticated(f"You are signed in as {name} now, and this page belongs to {page}. Sign in again.")
     alone = key_of(request) is LOCAL and not key_ring(request).any_with("admin")
     return Reviewer(name, is_lead=alone or has_scope(request, "admin"))
 
@@ -37,7 +45,7 @@ def lead_of(request: Request) -> Reviewer:
 
     Raises:
         InsufficientScope: the person is not a lead.
-        Unauthenticated, Forbidden, CrossOrigin: as `authorize`.
+        Unauthenticated, Forbidden, CrossOrigin: as `reviewer_of`.
     """
     person = reviewer_of(request)
     if not person.is_lead:

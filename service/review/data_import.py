@@ -29,6 +29,7 @@ from service.review.tasks import insert_tasks
 
 SAMPLES = "samples.jsonl"
 _MAX_ID = 256
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class ImportRefused(Exception):
@@ -82,18 +83,19 @@ def import_directory(
 
 
 def read_lines(directory: Path) -> list[SampleLine]:
-    """The samples of a data directory.
+    """The samples of a data directory. As for the trainer, only a line feed ends a line.
 
     Raises:
         ImportRefused: see `import_directory`.
     """
     path = directory / SAMPLES
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        data = path.read_bytes()
+    except OSError as error:
         raise ImportRefused(f"{path} cannot be read ({error}). Give a data directory with {SAMPLES}.") from None
     lines: dict[str, SampleLine] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(data.split(b"\n"), 1):
+        line = line.removeprefix(_BYTE_ORDER_MARK)  # also within a file, which `cat` may have joined
         if line.strip():
             one = _parsed(line, f"{path}, line {number}")
             if one.id in lines:
@@ -106,9 +108,11 @@ def read_lines(directory: Path) -> list[SampleLine]:
     return list(lines.values())
 
 
-def _parsed(line: str, where: str) -> SampleLine:
+def _parsed(line: bytes, where: str) -> SampleLine:
     try:
-        sample = json.loads(line)
+        sample = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ImportRefused(f"{where}: this is not UTF-8 ({error})") from None
     except ValueError as error:
         raise ImportRefused(f"{where}: this is not JSON ({error})") from None
     if not isinstance(sample, dict):

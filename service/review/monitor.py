@@ -22,6 +22,8 @@ async def watch_queue(store: DecisionStore, metrics: Metrics) -> None:
         except DecisionsUnavailable:
             pass  # the writer logs and counts this
         else:
+            metrics.review_queue.clear()  # a reason without tasks must not keep its last values
+            metrics.review_queue_age.clear()
             for reason, one in found.items():
                 for state, tasks in (("open", one.open), ("leased", one.leased), ("done", one.done)):
                     metrics.review_queue.labels(reason, state).set(tasks)

@@ -1,10 +1,10 @@
 """Makes review tasks from kept decisions, by quota.
 
-A run looks at the decisions of a period, by default those since the end of the last run, and divides its number of
-tasks by `QUOTAS`. Within each reason it draws at random: it takes the decisions whose SHA-256 of seed, reason and id is
-smallest, so that the same seed and decisions give the same draw. A reason with too few candidates leaves its rest to
-the audit, which is drawn from all decisions of the period that were not drawn before. Each decision of the period
-therefore had a known probability to be drawn, which its task keeps:
+A run looks at the decisions of a period, by default those since `OVERLAP` before the end of the last run, and divides
+its number of tasks by `QUOTAS`. Within each reason it draws at random: it takes the decisions whose SHA-256 of seed,
+reason and id is smallest, so that the same seed and decisions give the same draw. A reason with too few candidates
+leaves its rest to the audit, which is drawn from all decisions of the period that were not drawn before. Each decision
+since the end of the last run therefore had a known probability to be drawn, which its task keeps:
 
     inclusion probability = q + (1 - q) * a
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from heapq import nsmallest
 from typing import Any
@@ -37,6 +37,8 @@ _COPIES = ("gold", "repeat")
 """Reasons of tasks that show the pictures of an earlier task again."""
 BATCH = 500
 """Maximum number of values in one query."""
+OVERLAP = timedelta(minutes=15)
+"""Part of the last run's period that a run looks at again: a decision may be stored minutes after its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Period:
     """Time of the first decision; None for all that are kept."""
     until: datetime
     sampled_since: datetime | None
-    """Decisions before this time were candidates of an earlier run: their inclusion probability is unknown."""
+    """Decisions before this time may have been candidates of an earlier run: their inclusion probability is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def make_tasks(
     """Make up to `count` tasks; returns how many of each reason.
 
     Args:
-        since: begin of the period; by default the end of the last run.
+        since: begin of the period; by default `OVERLAP` before the end of the last run.
         until: end of the period; now by default and at most.
         seed: makes the draw repeatable; by default a random number.
         reviews: number of reviews of an audit or a disagreement, 1 or 2; 2 by default.
@@ -153,7 +155,7 @@ def draw(seed: int, candidates: Sequence[Candidate], quotas: dict[str, int]) -> 
 
 def _period(connection: sa.Connection, since: datetime | None, until: datetime) -> Period:
     before = connection.execute(sa.select(QUEUE_RUN.c.until).order_by(QUEUE_RUN.c.until.desc()).limit(1)).scalar()
-    return Period(since or before, until, before)
+    return Period(since or (before and before - OVERLAP), until, before)
 
 
 def _candidates(connection: sa.Connection, period: Period) -> list[Candidate]:

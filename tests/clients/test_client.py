@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import threading
+import time
 from contextlib import suppress
 from dataclasses import FrozenInstanceError, fields
 from typing import Any
@@ -259,16 +260,56 @@ def test_an_answer_that_never_ends_is_cut_off_at_the_time_limit(question: Any, k
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         try:
             with pytest.raises(TimedOut):
-                if kind is Client:
-                    with Client(base_url=url, timeout=1) as client:
-                        client.screen(**question)
-                else:
-                    asyncio.run(screen_asynchronously(url, question))
+                screen_within(1, kind, url, question)
         finally:
             over.set()
             thread.join()
 
 
-async def screen_asynchronously(url: str, question: Any) -> None:
-    async with AsyncClient(base_url=url, timeout=1) as client:
+def late_server(listening: socket.socket, seconds: float, said: bytes, left: threading.Event) -> None:
+    """Waits, says `said`, and reads without a further word. Notes it if the client leaves while nothing more comes."""
+    connection, _ = listening.accept()
+    with connection, suppress(TimeoutError):
+        time.sleep(seconds)
+        with suppress(ConnectionError):  # the client has left before
+            connection.sendall(said)
+            connection.settimeout(seconds)
+            while connection.recv(1 << 20):
+                pass
+        left.set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [(1 << 24, b""), (0, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")],
+    ids=["slow upload", "late headers"],
+)
+def test_the_time_limit_does_not_begin_anew_within_a_call(question: Any, kind: Any, more: int, said: bytes) -> None:
+    """The upload, or the wait for the headers, takes most of the limit. More bytes than buffers hold make it slow."""
+    limit, left = 3.0, threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=late_server, args=(listening, 0.8 * limit, said, left))
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        try:
+            with pytest.raises(TimedOut):
+                screen_within(limit, kind, url, {**question, "original": question["original"] + bytes(more)})
+        finally:
+            thread.join()
+    assert left.is_set(), "the client waited for almost another time limit"
+
+
+def screen_within(seconds: float, kind: Any, url: str, question: Any) -> None:
+    """Screen with one of the clients and a limit of the whole call."""
+    if kind is Client:
+        with Client(base_url=url, timeout=seconds) as client:
+            client.screen(**question)
+    else:
+        asyncio.run(screen_asynchronously(seconds, url, question))
+
+
+async def screen_asynchronously(seconds: float, url: str, question: Any) -> None:
+    async with AsyncClient(base_url=url, timeout=seconds) as client:
         await client.screen(**question)

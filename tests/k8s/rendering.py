@@ -35,6 +35,9 @@ SECRETS = {
     "screening-database/password": "secret",
     "screening-decisions/database": "postgresql://screening:secret@database.example.com/screening",
     "screening-decisions/pictures": "s3://screening-pictures/production",
+    "screening-object-store/AWS_ACCESS_KEY_ID": "screening",
+    "screening-object-store/AWS_SECRET_ACCESS_KEY": "secret",
+    "screening-object-store/AWS_REGION": "eu-central-1",
 }
 """The secrets that k8s/README.md tells the operator to create."""
 WORKLOADS = ("Deployment", "StatefulSet", "CronJob", "Job", "JobSet", "TrainingRuntime")
@@ -126,7 +129,10 @@ def environment(resources: tuple[Resource, ...], container: Resource, secrets: d
     """
     values: dict[str, str] = {}
     for source in container.get("envFrom", []):
-        values |= one(resources, "ConfigMap", source["configMapRef"]["name"])["data"]
+        if (reference := source.get("secretRef")) is not None:
+            values |= _entries(reference, secrets)
+        else:
+            values |= one(resources, "ConfigMap", source["configMapRef"]["name"])["data"]
     for entry in container.get("env", []):
         if "value" in entry:
             values[entry["name"]] = entry["value"]
@@ -136,6 +142,14 @@ def environment(resources: tuple[Resource, ...], container: Resource, secrets: d
             if value is not None:
                 values[entry["name"]] = value
     return values
+
+
+def _entries(reference: Resource, secrets: dict[str, str]) -> dict[str, str]:
+    """Key → value of a whole Secret; empty if it is optional and missing."""
+    prefix = f"{reference['name']}/"
+    entries = {key.removeprefix(prefix): value for key, value in secrets.items() if key.startswith(prefix)}
+    assert entries or reference.get("optional"), f"{reference} has no value"
+    return entries
 
 
 def generated_secrets(resources: tuple[Resource, ...]) -> dict[str, str]:

@@ -56,8 +56,9 @@ def _named_secrets(node: object) -> Iterator[str]:
     if isinstance(node, dict):
         if isinstance(name := node.get("secretName"), str):
             yield name
-        if isinstance(reference := node.get("secretKeyRef"), dict):
-            yield reference["name"]
+        for key in ("secretKeyRef", "secretRef"):
+            if isinstance(reference := node.get(key), dict):
+                yield reference["name"]
     for below in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         yield from _named_secrets(below)
 
@@ -134,6 +135,29 @@ def test_the_decision_store_is_switched_on_by_its_component(monkeypatch: pytest.
     assert settings.pictures == SECRETS["screening-decisions/pictures"]
     assert not settings.review
     assert service_settings(render("production", "decisions", "review"), monkeypatch).review
+
+
+@pytest.mark.parametrize("created", [True, False])
+def test_all_who_use_the_object_store_get_its_credentials_if_there_are_any(created: bool) -> None:
+    resources = render("production", "decisions", "review")
+    given = secrets(resources)
+    if not created:  # a metadata server gives the credentials
+        given = {key: value for key, value in given.items() if not key.startswith("screening-object-store/")}
+    users = {
+        name: variables
+        for name, template in all_pods(resources)
+        for container in containers(template)
+        if "SCREENING_PICTURES" in (variables := environment(resources, container, given))
+    }
+    assert users.keys() == {
+        "Deployment/screening",
+        "CronJob/screening-prune",
+        "CronJob/screening-database",
+        "CronJob/screening-review-queue",
+    }
+    credentials = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"}
+    for name, variables in users.items():
+        assert credentials & variables.keys() == (credentials if created else set()), name
 
 
 def test_maintenance_of_the_decision_store_is_what_the_service_understands(

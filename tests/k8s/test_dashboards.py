@@ -14,6 +14,7 @@ from types import ModuleType
 import promql_parser
 import pytest
 import yaml
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.metrics import Metrics
@@ -38,6 +39,8 @@ OF_OTHERS = {
     "kube_job_status_succeeded",
 }
 """Metrics of Prometheus itself and of kube-state-metrics 2.x."""
+OF_PROMETHEUS = {"job", "instance", "namespace", "pod", "container", "endpoint"}
+"""Labels that Prometheus sets on every series of a pod. It renames a label of ours by this name to `exported_…`."""
 
 
 def source() -> ModuleType:
@@ -121,6 +124,16 @@ def test_every_metric_of_a_query_exists(where: str, query: str) -> None:
     names = set(metrics_of(promql_parser.parse(query)))
     assert names, f"{where}: no metric found in {query}"
     assert names <= ours().keys() | of_retraining() | recorded() | OF_OTHERS, where
+
+
+def test_no_series_of_ours_has_a_label_that_prometheus_sets(tmp_path: Path) -> None:
+    # Declared labels: a series appears only with its first event.
+    metrics = [metric for metric in vars(Metrics()).values() if isinstance(metric, MetricWrapperBase)]
+    labels = {metric._name: set(metric._labelnames) for metric in metrics}
+    for family in text_string_to_metric_families(write_retraining_metrics(tmp_path)):
+        labels[family.name] = {label for sample in family.samples for label in sample.labels}
+    assert labels["screening_reviews"] == {"task"}
+    assert not {name: found for name, own in labels.items() if (found := own & OF_PROMETHEUS)}
 
 
 def test_the_parser_of_queries_finds_every_metric() -> None:

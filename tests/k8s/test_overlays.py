@@ -11,7 +11,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
-from tests.k8s.rendering import Resource, each_rendering, job_specs, named, of_kind, render
+from tests.k8s.rendering import K8S, Resource, each_rendering, job_specs, named, of_kind, render
 
 # It reads all definitions of a version, 2 MB, for every resource.
 kubernetes_validate.utils.schema_contents = cache(kubernetes_validate.utils.schema_contents)
@@ -87,3 +87,21 @@ def test_everything_is_in_the_namespace_and_named_once(rendered: tuple[str, ...]
     for resource in resources:
         expected = None if resource["kind"] in CLUSTER_WIDE else "screening"
         assert resource["metadata"].get("namespace") == expected, named(resource)
+
+
+@pytest.mark.parametrize(
+    ("component", "used", "needed"),
+    [
+        ("autoscaling", "\n    behavior: currentReplicasIfHigher\n", "KEDA 2.17"),
+        ("kueue", "apiVersion: kueue.x-k8s.io/v1beta2\n", "Kueue 0.15"),
+        ("multi-node-trainjob", "\n  activeDeadlineSeconds:", "Kubeflow Trainer 2.2"),
+    ],
+)
+def test_the_stated_version_of_an_operator_is_the_first_that_has_what_we_use(
+    component: str, used: str, needed: str
+) -> None:
+    folder = K8S / "components" / component
+    assert any(used in file.read_text() for file in folder.glob("*.yaml")), "this row is no longer needed"
+    header = (folder / "kustomization.yaml").read_text().partition("\napiVersion:")[0]
+    for text in (header.replace("#", " "), (K8S / "README.md").read_text()):
+        assert needed in " ".join(text.split())

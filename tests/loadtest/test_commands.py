@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from safetensors.numpy import save_file
 from loadtest.__main__ import COMMANDS, main
 from loadtest.commands import idle_swap, kill, soak, swap, sweep, target
 from loadtest.results.record import RunRecorder
+from loadtest.results.summary import load_figures
 from loadtest.targets.canary_checkpoints import Canary
 from loadtest.targets.swapping import CanaryError
 from screening.answer import Mode
@@ -115,10 +117,33 @@ def test_a_sweep_finds_where_the_service_stops_keeping_up(
     assert low["share_429"] == 0
     assert high["share_429"] > 0.3 and high["reject_ms"]["p50"] and high["retry_after"]["p50"] >= 1
     assert high["achieved"] < 0.5 * high["offered"]
+    assert found.summary["keeps_up_at"] == 1
     assert files(found.directory) >= PLOTS | {"rates.png", "requests.jsonl", "events.jsonl"}
     stages = Counter(line["stage"] for line in found.lines("requests.jsonl"))
     assert (stages["1/s"], stages["30/s"]) == (low["requests"], high["requests"])
     assert "429" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("sustained", "kept"),
+    [
+        ({1.0: 1.0, 2.0: 1.95, 4.0: 3.0}, 2.0),
+        ({8.0: 8.0, 1.0: 1.0, 4.0: 3.0}, 1.0),  # a higher rate than one that failed does not count, in any order
+        ({2.0: 1.0, 4.0: 4.0}, None),
+        ({}, None),
+    ],
+)
+def test_a_sweep_names_the_highest_rate_below_the_first_that_failed(sustained, kept) -> None:
+    nothing = load_figures([], limit_ms=1000, sending=30)
+    loads = {rate: replace(nothing, offered=rate, sustained=answers) for rate, answers in sustained.items()}
+    assert sweep.keeps_up_at(loads) == kept
+
+
+def test_a_sweep_keeps_up_however_slow_the_answers_are(exchange) -> None:
+    exchanges = [exchange(intended=float(second), finished=second + 6.0) for second in range(30)]
+    load = load_figures(exchanges, limit_ms=1000, sending=30.0)
+    assert load.achieved < 0.95 * load.offered, "the wait for the last answers counts there"
+    assert sweep.keeps_up_at({1.0: load}) == 1.0
 
 
 @pytest.fixture

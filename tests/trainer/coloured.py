@@ -57,7 +57,7 @@ def sample_of(name: str, label: str) -> Sample:
         }
         for option in OPTIONS
     ]
-    fields = {"id": name, "product": "p", "original": {"file": "o.jpg"}, "generated": generated, "label": label}
+    fields = {"id": name, "product": name, "original": {"file": "o.jpg"}, "generated": generated, "label": label}
     return Sample.model_validate(fields)
 
 

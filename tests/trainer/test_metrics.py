@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import count
 from math import isclose
 
 import pytest
@@ -19,12 +20,15 @@ from trainer.metrics import (
     random_baseline,
     score,
     share,
+    share_by_product,
     weighted_score,
     wilson,
 )
+from trainer.products import counted, effective_samples, repeated
 from trainer.records import Defect, Generated, Original, Sample
 
 APPEARANCE, SHADOW, LAYOUT, EXTENSION = Dimension
+NUMBERS = count()
 CUT = Unreadable(Reason.NO_ANSWER, "cut")
 
 
@@ -33,7 +37,7 @@ def options(text: str) -> frozenset[str]:
 
 
 def sample(*pictures: tuple[tuple[Dimension, str, int], ...]) -> Sample:
-    """A sample of four pictures, each with its (dimension, kind, severity) defects."""
+    """A sample of four pictures of its own product, each with its (dimension, kind, severity) defects."""
     shown = tuple(
         Generated(
             file=f"{option}.jpg",
@@ -46,7 +50,7 @@ def sample(*pictures: tuple[tuple[Dimension, str, int], ...]) -> Sample:
         for option, defects in zip(OPTIONS, pictures, strict=True)
     )
     label = options_text(picture.option for picture in shown if picture.usable)
-    return Sample(id="s", product="p", original=Original(file="o.jpg"), generated=shown, label=label)
+    return Sample(id="s", product=f"p{next(NUMBERS)}", original=Original(file="o.jpg"), generated=shown, label=label)
 
 
 def labelled(label: str) -> Sample:
@@ -275,20 +279,117 @@ def test_weighted_intervals_cover_the_truth_of_a_biased_queue_and_plain_ones_do_
     truth = 100 * sum(population) / len(population)
     # Wrong answers are contested more often.
     inclusions = {True: 0.05, False: 0.15}
-    judged = {
-        right: Judged(
-            labelled("A").model_copy(update={"weight": 1 / inclusion}), Answer(options("A" if right else "B"))
+    judged = [
+        Judged(
+            labelled("A").model_copy(update={"weight": 1 / inclusions[right]}), Answer(options("A" if right else "B"))
         )
-        for right, inclusion in inclusions.items()
-    }
+        for right in population
+    ]
     for _ in range(80):
-        queue = [judged[right] for right in population if draw.random() < inclusions[right]]
+        queue = [one for one, right in zip(judged, population, strict=True) if draw.random() < inclusions[right]]
         estimate = weighted_score(queue)
         assert estimate is not None
         weighted += estimate.low <= truth <= estimate.high
         naive = score(queue).correct
         plain += naive.low <= truth <= naive.high  # type: ignore[operator]
     assert 72 <= weighted <= 79 and plain == 0
+
+
+def of_product(one: Judged, product: str) -> Judged:
+    return Judged(one.sample.model_copy(update={"product": product}), one.result, one.choice)
+
+
+def eight_questions(right: str, wrong: str) -> list[Judged]:
+    """Eight questions about each product, one letter each; all eight answers about a product are right or all wrong."""
+    return [of_product(answered("A", "A" if name in right else "B"), name) for name in right + wrong for _ in range(8)]
+
+
+def test_the_effective_number_by_hand() -> None:
+    # p = 4/6. Sums of y - p per product: x 2/3, y -1/3, z -1/3. V = 3/2 · (4/9 + 1/9 + 1/9) / 36 = 1/36.
+    values, products = [1, 1, 1, 0, 1, 0], list("xxyyzz")
+    assert effective_samples(values, products) == pytest.approx(6.0), "1 + (2/9) / (1/36) is 9, but there are 6 samples"
+    # p = 3/6. Sums: x 1, y 0, z -1. V = 3/2 · 2 / 36 = 1/12.
+    assert effective_samples([1, 1, 1, 0, 0, 0], products) == pytest.approx(1 + 0.25 * 12)
+    # Sums with products of unequal size: x 3/2, y -3/2. V = 2 · (9/4 + 9/4) / 36 = 1/4.
+    assert effective_samples([1, 1, 1, 0, 0, 0], list("xxxyyy")) == pytest.approx(2.0)
+    with pytest.raises(ValueError, match="2 values for 1 products"):
+        effective_samples([1, 0], ["x"])
+
+
+@pytest.mark.parametrize("hits", [0, 1, 30, 59, 60])
+def test_samples_of_different_products_are_independent(hits: int) -> None:
+    answers = [number < hits for number in range(60)]
+    assert effective_samples(answers, range(60)) == 60
+    assert share_by_product(answers, range(60), 0.9) == share(hits, 60, 0.9)
+
+
+def test_answers_that_agree_within_a_product_say_as_much_as_the_products() -> None:
+    found = score(eight_questions("abcdefghijklmn", "opqrst")).correct
+    alone = share(14, 20)
+    assert (found.hits, found.n, found.percent) == (112, 160, alone.percent)
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high))
+
+
+def test_where_all_answers_are_right_a_product_counts_once() -> None:
+    found, alone = score(eight_questions("abcdefghij", "")).correct, share(10, 10)
+    assert (found.low, found.high) == pytest.approx((alone.low, 100.0))
+    # 5² / (4² + 1²) for products of four and one.
+    assert effective_samples([1] * 5, list("xxxxy")) == pytest.approx(25 / 17)
+    assert effective_samples([1, 0, 1], list("xxx")) == 1
+
+
+def test_answers_that_differ_within_a_product_as_much_as_between_products_lose_nothing() -> None:
+    draw = random.Random(0)
+    answers = [draw.random() < 0.7 for _ in range(4000)]
+    products = [number // 8 for number in range(4000)]
+    assert 3500 < effective_samples(answers, products) <= 4000
+    assert effective_samples([True, False] * 8, [number // 2 for number in range(16)]) == 16
+
+
+def test_every_interval_of_an_evaluation_respects_products() -> None:
+    apart = [answered("A", said) for said in "AAAB"]
+    names = "wxyz"
+    together = [of_product(one, name) for one, name in zip(apart, names, strict=True) for _ in range(8)]
+    few, many = evaluate_scores(apart), evaluate_scores(together)
+    for one, other in [
+        (few.overall.correct, many.overall.correct),
+        (few.dimensions[SHADOW].correct, many.dimensions[SHADOW].correct),
+        (few.metrics["exact_match"], many.metrics["exact_match"]),
+        (few.unreadable, many.unreadable),
+    ]:
+        assert (other.hits, other.n) == (8 * one.hits, 8 * one.n)
+        assert (other.low, other.high) == pytest.approx((one.low, one.high))
+    wide, plain = many.pictures.normal_held_back, share(8, 32)
+    assert (wide.hits, wide.n) == (8, 32)
+    assert wide.low is not None and plain.low is not None and wide.low < plain.low
+
+
+def test_a_weighted_score_respects_products() -> None:
+    given = [(4.0, "A"), (1.0, "B"), (2.0, "A"), (1.0, "A"), (3.0, "B")]  # B is wrong
+    apart = [Judged(labelled("A").model_copy(update={"weight": w}), Answer(options(said))) for w, said in given]
+    together = [of_product(one, str(number)) for number, one in enumerate(apart) for _ in range(8)]
+    few, many = weighted_score(apart), weighted_score(together)
+    assert few is not None and many is not None
+    assert many.n == 40 and many.percent == pytest.approx(few.percent)
+    assert many.effective == pytest.approx(p_over_variance(given))
+    one_product = weighted_score([of_product(one, "x") for one in apart])
+    assert one_product is not None and one_product.effective == pytest.approx(1)
+
+
+def p_over_variance(given: list[tuple[float, str]]) -> float:
+    """p (1 - p) / V of the products alone."""
+    total = sum(weight for weight, _ in given)
+    p = sum(weight for weight, said in given if said == "A") / total
+    squares = sum((weight * ((said == "A") - p)) ** 2 for weight, said in given)
+    return p * (1 - p) / (squares / total**2 * len(given) / (len(given) - 1))
+
+
+def test_products_are_counted_only_where_they_repeat() -> None:
+    assert repeated(["a", "b"]) is None and repeated(["a", "b", "a"]) == 2 and repeated([]) is None
+    assert (counted(400, 50), counted(7, None)) == ("400 samples of 50 products", "7 samples")
+    one = answered("A", "A")
+    assert of_product(one, " tin ").product == "tin"
+    assert of_product(one, "").product == "o.jpg", "the original stands for a product without a name"
 
 
 def test_no_number_is_lost_on_the_way_to_json() -> None:

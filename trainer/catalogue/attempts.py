@@ -7,7 +7,9 @@ block is therefore screened one record at a time, and a record during which two 
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,6 +23,8 @@ class Attempts:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = threading.Lock()
+        self._over = False
         self._before = path.stat().st_size if path.exists() else 0
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         # A power cut may leave a damaged line.
@@ -37,8 +41,14 @@ class Attempts:
         self._note(_BEGIN)
 
     def survived(self) -> None:
-        """Take back what this attempt noted: it failed, but the process lives. Works on a full disk."""
-        os.truncate(self._path, self._before)
+        """Take back what this attempt noted: it failed, but the process lives. Works on a full disk.
+
+        Later notes are ignored, because the thread of a block that was given up may go on.
+        """
+        with self._lock:
+            self._over = True
+            with suppress(FileNotFoundError):  # nothing was noted, or the block was finished after all
+                os.truncate(self._path, self._before)
 
     def at(self, row: int) -> None:
         """Note the row that is worked on, if records are screened one at a time."""
@@ -46,8 +56,11 @@ class Attempts:
             self._note(str(row))
 
     def _note(self, line: str) -> None:
-        handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            os.write(handle, f"{line}\n".encode())
-        finally:
-            os.close(handle)
+        with self._lock:
+            if self._over:
+                return
+            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                os.write(handle, f"{line}\n".encode())
+            finally:
+                os.close(handle)

@@ -22,6 +22,8 @@ class LastingEngine:
         Raises:
             Exception: whatever `start` raises; an engine that cannot start at all is an error of the whole run.
         """
+        self.stopping = threading.Event()
+        """Set by the owner before it ends the engine for good, which is then not started again."""
         self._start = start
         self._lock = threading.Lock()
         self._stack = ExitStack()
@@ -43,6 +45,9 @@ class LastingEngine:
 
         The whole list is asked twice, because an engine may have been killed from outside. After that it is halved
         until the question that fails is alone.
+
+        Raises:
+            Unfinished: the engine died after `stopping` was set.
         """
         with self._lock:
             return self._ask(questions, attempts=2)
@@ -52,6 +57,8 @@ class LastingEngine:
             try:
                 return list(self._engine.ask(questions)) if questions else []
             except Unfinished:
+                if self.stopping.is_set():
+                    raise
                 self._restart()
         if len(questions) == 1:
             return [None]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -91,8 +92,9 @@ def screen_dataset(order: Order) -> Summary:
     blocks = list(plan_blocks(files, order.batch))
     todo = [block for block in blocks if block.key not in finished]
     records = sum(block.count for block in blocks)
-    for _ in _with_progress(_screened(order, digest, todo), records, sum(block.count for block in todo)):
-        pass
+    with closing(_screened(order, digest, todo)) as screened:
+        for _ in _with_progress(screened, records, sum(block.count for block in todo)):
+            pass
     return summarise(
         order.out,
         records=records,
@@ -102,7 +104,9 @@ def screen_dataset(order: Order) -> Summary:
     )
 
 
-def _screened(order: Order, digest: str, todo: Sequence[Block]) -> Iterator[Screened]:
+def _screened(order: Order, digest: str, todo: Sequence[Block]) -> Generator[Screened]:
+    if not todo:
+        return
     job = Job(
         checkpoint=order.checkpoint.absolute(),
         digest=digest,
@@ -113,11 +117,10 @@ def _screened(order: Order, digest: str, todo: Sequence[Block]) -> Iterator[Scre
         keep=order.keep,
         engine=order.engine,
     )
-    if not todo:
-        return iter(())
     if order.workers == "local":
-        return screen_here(job, todo)
-    return screen_on_ray(job, todo, address=order.ray_address, workers=order.workers)
+        yield from screen_here(job, todo)
+    else:
+        yield from screen_on_ray(job, todo, address=order.ray_address, workers=order.workers)
 
 
 def _with_progress(screened: Iterator[Screened], records: int, todo: int) -> Iterator[Screened]:

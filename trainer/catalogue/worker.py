@@ -29,6 +29,7 @@ from trainer.catalogue.parts import Parts
 from trainer.catalogue.plan import Block, id_text
 from trainer.catalogue.records import Record, kept_columns, read_records
 from trainer.catalogue.rejects import CatalogueError, Reason, Reject, Rejected
+from trainer.evaluation.evaluate.errors import Unfinished
 from trainer.evaluation.evaluate.generate import DECODERS, Reply
 
 BLOCKS_AT_ONCE = 2
@@ -57,7 +58,10 @@ class Answered:
 
 
 class Worker:
-    """One engine and the threads that decode pictures for it."""
+    """One engine and the threads that decode pictures for it.
+
+    Leaving its `with` block does not wait for threads that screen a block; that block stays unfinished.
+    """
 
     def __init__(self, job: Job) -> None:
         """Verify the checkpoint and start the engine.
@@ -67,6 +71,7 @@ class Worker:
             CheckpointError: the checkpoint is incomplete or was changed.
         """
         self._job, self._parts, self._room = job, Parts(job.out), _Room(BLOCKS_AT_ONCE)
+        self._current: set[Attempts] = set()
         self._manifest = verify(job.checkpoint)
         if self._manifest.digest != job.digest:
             raise CatalogueError(
@@ -79,6 +84,7 @@ class Worker:
             asked = {"locate": True} if job.locate else {}
             start = partial(start, job.checkpoint, self._manifest, job.mode, **asked)
             self._engine = stack.enter_context(LastingEngine(start))
+            stack.callback(self._give_up_blocks)
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -92,8 +98,18 @@ class Worker:
 
         Raises:
             OSError: the part cannot be written.
+            Unfinished: the worker ends.
         """
         attempts = Attempts(self._parts.attempts / block.key)
+        self._current.add(attempts)
+        try:
+            if self._engine.stopping.is_set():  # too late for `_give_up_blocks`
+                raise Unfinished("the worker ends; run the same command again to continue")
+            return self._screen_in_turn(block, attempts)
+        finally:
+            self._current.discard(attempts)
+
+    def _screen_in_turn(self, block: Block, attempts: Attempts) -> Screened:
         # A record that is screened alone must not be blamed for the death of another block.
         with self._room.all() if attempts.careful else self._room.one():
             attempts.begin()
@@ -102,6 +118,13 @@ class Worker:
             except BaseException:
                 attempts.survived()
                 raise
+
+    def _give_up_blocks(self) -> None:
+        """Leave the blocks that threads still screen unfinished. This process survived them, so none is blamed."""
+        self._engine.stopping.set()
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+        for attempts in self._current.copy():
+            attempts.survived()
 
     def _screen(self, block: Block, attempts: Attempts) -> Screened:
         table, records = read_records(block)

@@ -85,6 +85,7 @@ class Endpoint:
         self._asking = asking
         self._pace = pace
         self._timeout = timeout
+        self._api_key = api_key or ""
         # The openai client requires a key; the header is removed below if there is none.
         self._client = openai.AsyncOpenAI(base_url=base_url, api_key=api_key or "none", max_retries=0, timeout=timeout)
         self._headers = {} if api_key else {"Authorization": openai.Omit()}
@@ -123,7 +124,7 @@ class Endpoint:
                 raise EndpointUnusable(f"the endpoint asks to wait {wait / 60:.0f} minutes ({said})") from error
             raise (Unanswered(said) if _may_pass(error) else Refused(said)) from error
         except (openai.APIConnectionError, NotACompletion, TimeoutError) as error:
-            raise Unanswered(_sentence(error, self._timeout)) from error
+            raise Unanswered(_sentence(error, self._timeout, self._api_key)) from error
 
     async def _ask_once(self, content: Sequence[Mapping[str, Any]]) -> Completion:
         await self._pace.turn()
@@ -219,9 +220,16 @@ def _said(error: openai.APIStatusError) -> str:
     return " ".join(error.message.split())[:300]
 
 
-def _sentence(error: BaseException, timeout: float) -> str:
+def _sentence(error: BaseException, timeout: float, key: str) -> str:
     if isinstance(error, openai.APITimeoutError | TimeoutError):
         return f"no answer within {timeout:g} s"
     if isinstance(error, openai.APIConnectionError):
-        return f"the connection failed ({error.__cause__ or error})"
+        return f"the connection failed ({_without(key, str(error.__cause__ or error))})"
     return f"status 200, but {error}"
+
+
+def _without(key: str, text: str) -> str:
+    """A text without the API key, which an HTTP library shows when it refuses a header."""
+    if not key:
+        return text
+    return text.replace(repr(key)[1:-1], "…").replace(key, "…")

@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import Any
 
+from screening.errors import UserError
 from screening.runtime.argument_types import above_zero, amount, json_object, positive
 
 OWN_TEMPERATURE = "own"
@@ -119,6 +120,9 @@ def order_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments of `trainer.endpoint.order.EndpointOrder`.
 
     The API key is read from the environment here and never written to a file.
+
+    Raises:
+        UserError: the API key holds a space or a character outside printable ASCII.
     """
     from trainer.endpoint.budget import Prices
     from trainer.endpoint.client import Asking
@@ -134,7 +138,7 @@ def order_arguments(args: argparse.Namespace) -> dict[str, Any]:
             temperature=args.temperature,
             extra_body=args.extra_body,
         ),
-        "api_key": os.environ.get(args.api_key_env) or None,
+        "api_key": _api_key(args.api_key_env),
         "picture_size": args.picture_size,
         "limit": args.limit,
         "concurrency": args.concurrency,
@@ -145,6 +149,14 @@ def order_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "budget": args.budget,
         "prices": None if args.price_prompt is None else Prices(args.price_prompt, args.price_completion),
     }
+
+
+def _api_key(name: str) -> str | None:
+    """The key in an environment variable, without white space around it; None if there is none."""
+    key = os.environ.get(name, "").strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise UserError(f"{name} holds characters that an API key cannot have")
+    return key or None
 
 
 def _side(text: str) -> int:

@@ -361,7 +361,7 @@ class Client:
             wire.limit_upload(message, deadline)
             response = http.send(message, stream=True)
             with closing(response):
-                wire.limit_download(response, deadline)
+                wire.limit_download(message, response, deadline)
                 wire.check_request_id(response, self._settings)
                 response.read()
         return response

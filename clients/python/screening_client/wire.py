@@ -94,17 +94,30 @@ def exchange(request: httpx.Request) -> Iterator[None]:
 
 
 def limit_upload(request: httpx.Request, deadline: Deadline) -> None:
-    """Apply the deadline of the call to the upload of `Client`, because httpx's timeouts restart with every chunk."""
+    """Apply the deadline of the call to the upload of `Client`, because httpx's timeouts restart with every chunk.
+
+    The time limit for the headers of the answer becomes what is left of the call when the upload ends.
+    """
     if deadline.remaining is not None:
-        body = request.read()
-        pieces = (body[start : start + _PIECE] for start in range(0, len(body), _PIECE))
-        request.stream = _Limited(pieces, deadline, httpx.WriteTimeout)
+        request.stream = _Limited(_upload(request, request.read(), deadline), deadline, httpx.WriteTimeout)
 
 
-def limit_download(response: httpx.Response, deadline: Deadline) -> None:
+def limit_download(request: httpx.Request, response: httpx.Response, deadline: Deadline) -> None:
     """Apply the deadline of the call to the body of the answer, as `limit_upload` does for the request."""
     if deadline.remaining is not None and isinstance(response.stream, httpx.SyncByteStream):
+        _shorten_timeouts(request, deadline)
         response.stream = _Limited(response.stream, deadline, httpx.ReadTimeout)
+
+
+def _upload(request: httpx.Request, body: bytes, deadline: Deadline) -> Iterator[bytes]:
+    for start in range(0, len(body), _PIECE):
+        yield body[start : start + _PIECE]
+    _shorten_timeouts(request, deadline)
+
+
+def _shorten_timeouts(request: httpx.Request, deadline: Deadline) -> None:
+    """Limit the next phase to what is left of the call. httpcore reads the timeouts anew when it begins."""
+    request.extensions["timeout"].update(deadline.for_attempt())
 
 
 class _Limited(httpx.SyncByteStream):

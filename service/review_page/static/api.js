@@ -18,10 +18,12 @@ export class ApiError extends Error {
   }
 }
 
+/** Send a request in the name of the person whose page this is: in a second tab, another one may sign in meanwhile. */
 async function request(path, options = {}) {
+  const headers = { ...options.headers, "X-Reviewer": document.querySelector("#station").dataset.reviewer };
   let response;
   try {
-    response = await fetch(path, { signal: AbortSignal.timeout(TIMEOUT_MS), ...options });
+    response = await fetch(path, { signal: AbortSignal.timeout(TIMEOUT_MS), ...options, headers });
   } catch {
     throw new ApiError(0, "The service cannot be reached.");
   }

@@ -102,7 +102,7 @@ export class Queue {
       try {
         await loadPictures(task, task === this.current ? "high" : "low");
       } catch (error) {
-        if (error instanceof ApiError && error.temporary) break; // `fill` comes back
+        if (error instanceof ApiError && (error.temporary || error.status === 401)) break; // `fill` comes back
         task.broken = true;
       }
       if (!this.tasks.includes(task)) freePictures(task);

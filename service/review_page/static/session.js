@@ -16,6 +16,16 @@ async function send(path, method, body) {
   }
 }
 
+/** The sentence for a person whom the service did not sign in. `answer` is null if the service could not be reached. */
+async function reasonOf(answer) {
+  if (answer === null) return "The service could not be reached. Try again.";
+  if (answer.status === 401) return "This key is unknown. Check that you copied all of it.";
+  const problem = await answer.json().catch(() => null);
+  if (/:(insufficient-scope|forbidden)$/.test(problem?.type))
+    return "This key may not review. Ask the operator of the service for one with the scope review.";
+  return problem?.detail ?? `The service answered ${answer.status}. Try again.`;
+}
+
 /** The station from which the person was signed out, with the same kind of tasks, or the overview. */
 function nextPage() {
   const job = new URLSearchParams(location.search).get("station");
@@ -27,10 +37,7 @@ form?.addEventListener("submit", async (event) => {
   event.preventDefault();
   const answer = await send("session", "POST", { key: form.elements.key.value.trim() });
   if (answer?.ok) location.assign(nextPage());
-  else if (answer?.status === 401) error.textContent = "This key is unknown. Check that you copied all of it.";
-  else if (answer?.status === 403)
-    error.textContent = "This key may not review. Ask the operator of the service for one with the scope review.";
-  else error.textContent = "The service could not be reached. Try again.";
+  else error.textContent = await reasonOf(answer);
   form.elements.key.focus();
 });
 

@@ -51,6 +51,7 @@ def test_figures_of_a_stretch_of_load(exchange) -> None:
     assert load.offered == 5 / 4
     assert load.seconds == 5.0
     assert load.achieved == 3 / 5
+    assert load.sustained == 3 / (5.0 - 0.5)
     assert load.goodput == 2 / 5
     assert load.latency_ms["p50"] == 500 and load.latency_ms["p99"] == 2000
     assert load.failed == {"Overloaded": 1, "ConnectionFailed": 1}
@@ -59,6 +60,28 @@ def test_figures_of_a_stretch_of_load(exchange) -> None:
     assert load.retry_after["p50"] == 4.0
     assert load.refused_attempts == {"503": 1}
     assert load.late_ms["p99"] == pytest.approx(200)
+
+
+def test_slow_answers_alone_do_not_lower_the_sustained_rate(exchange) -> None:
+    # One request a second for 30 s, each of them answered after 6 s: nothing queues.
+    exchanges = [exchange(intended=float(second), finished=second + 6.0) for second in range(30)]
+    load = load_figures(exchanges, limit_ms=1000, sending=30.0)
+    assert load.achieved == 30 / 35
+    assert load.sustained == load.offered == 1.0
+
+
+def test_a_backlog_lowers_the_sustained_rate(exchange) -> None:
+    # Eight requests a second for 30 s and four answers a second: the last answer comes after 60 s, the median latency
+    # is 15 s.
+    exchanges = [exchange(intended=number / 8, finished=(number + 1) / 4) for number in range(240)]
+    load = load_figures(exchanges, limit_ms=1000, sending=30.0)
+    assert (load.offered, load.achieved) == (8.0, 4.0)
+    assert load.sustained == pytest.approx(240 / 45, rel=0.01)
+
+
+def test_failures_lower_the_sustained_rate(exchange) -> None:
+    exchanges = [exchange(), exchange(status=429, error="Overloaded")]
+    assert load_figures(exchanges, limit_ms=1000, sending=2.0).sustained == 1 / 2
 
 
 def test_requests_given_up_count_as_offered_and_as_nothing_else(exchange) -> None:

@@ -31,6 +31,17 @@ def test_a_directory_may_have_any_name(registry: Registry, tmp_path: Path) -> No
     assert registry.register(directory, "sha256:a", {}).directory == directory
 
 
+def test_a_version_is_found_by_its_name_wherever_its_store_is_mounted(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = registry.register(tmp_path / "store" / "a", "sha256:a", {})
+    here = version.in_store(tmp_path / "mounted")
+    assert here.directory == tmp_path / "mounted" / "a" and (here.number, here.digest) == (1, "sha256:a")
+    monkeypatch.chdir(tmp_path)
+    assert version.in_store(Path("mounted")) == here
+    assert version.in_store(None) == version
+
+
 def test_an_alias_names_version_digest_and_directory_and_moves(registry: Registry, tmp_path: Path) -> None:
     versions = [registry.register(tmp_path / name, f"sha256:{name}", {}) for name in "ab"]
     assert registry.resolve(PRODUCTION) is None

@@ -110,6 +110,27 @@ async def test_an_engine_death_that_is_reported_late_counts(serve) -> None:
         assert (await running.take_up("two")).status_code == 200
 
 
+async def test_a_checkpoint_that_loses_the_engine_twice_is_refused_with_a_reason_that_fits(
+    serve, store, tmp_path, repository
+) -> None:
+    reason = "the engine ended while it loaded this checkpoint, perhaps for lack of memory"
+    engine = ObedientEngine()
+
+    async def reload(*_: Any) -> None:
+        engine.die()
+        raise EngineLost()
+
+    engine.reload = reload  # type: ignore[method-assign]
+    async with serve(engine) as running:
+        put_off, refused = [await running.take_up("two") for _ in range(2)]
+        assert await running.version() == "1"
+    assert put_off.status_code == 503
+    assert put_off.json()["detail"] == "The engine was lost while it loaded the checkpoint. Try again in 5 s."
+    assert (refused.status_code, refused.json()["detail"]) == (409, reason)
+    assert remembered(tmp_path / "state")["refused"] == {key_of(store / "two"): reason}
+    assert f"`{reason}`" in (repository / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+
+
 async def test_a_lost_file_of_the_old_copy_is_not_blamed_on_the_new_checkpoint(serve, store, tmp_path) -> None:
     async with serve() as running:
         (copy,) = (tmp_path / "state" / "checkpoints").iterdir()

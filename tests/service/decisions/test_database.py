@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -159,6 +160,28 @@ def _noted(file: Path) -> list[str]:
 
 def test_a_password_is_not_shown() -> None:
     assert "secret" not in Database("postgresql://user:secret@db.example/x").name
+
+
+def test_a_postgresql_server_that_vanishes_is_noticed_after_seconds(monkeypatch) -> None:
+    given = []
+
+    def connect(**arguments) -> None:
+        given.append(arguments)
+        raise psycopg.OperationalError("no server")
+
+    monkeypatch.setattr(psycopg, "connect", connect)
+    for query in ("", "?keepalives_idle=60&connect_timeout=2"):
+        database = Database(f"postgresql://user@db.example/x{query}")
+        with pytest.raises(DatabaseError, match="no server"):
+            database.version()
+        database.close()
+    usual = {
+        "host": "db.example", "connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5,
+        "keepalives_count": 3, "tcp_user_timeout": 20_000,
+    }  # fmt: skip
+    first, second = given
+    assert first.items() >= usual.items()
+    assert second.items() >= (usual | {"keepalives_idle": "60", "connect_timeout": "2"}).items(), "the address decides"
 
 
 def test_commands_say_the_version_and_change_it(empty_database_url, capsys) -> None:

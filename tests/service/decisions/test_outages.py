@@ -7,18 +7,23 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from service.config.settings import Settings
 from service.decisions.database import Database
 from service.decisions.picture_store import PictureStore
+from service.decisions.store import DecisionStore, open_store
 from service.decisions.tables import DECISION, DECISION_PICTURE
+from service.metrics import Metrics
 from tests.service.conftest import Sample, draw
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -213,3 +218,54 @@ async def test_a_database_that_is_locked_for_a_minute(start, kind, request, tmp_
             await caller.all_counted()
         assert set(caller.statuses) == {200} and caller.counted("dropped") == 0
         assert stored(outage) == caller.ids
+
+
+def opened(tmp_path: Path) -> DecisionStore:
+    """A decision store whose writer does not run."""
+    stores = {"decisions": f"sqlite:///{tmp_path}/decisions.db", "pictures": str(tmp_path / "pictures")}
+    return open_store(Settings(engine="scripted", **stores), Metrics())
+
+
+def test_the_end_of_the_process_does_not_wait_for_pictures_that_hang(tmp_path, monkeypatch) -> None:
+    asked, there, daemons = threading.Event(), threading.Event(), []
+
+    def hang(*_: Any) -> None:
+        daemons.append(threading.current_thread().daemon)
+        asked.set()
+        there.wait(60)
+
+    async def end_while_one_is_read() -> None:
+        store = opened(tmp_path)
+        reading = asyncio.create_task(store.ask(partial(store.pictures.get, "0" * 64)))
+        while not asked.is_set():
+            await asyncio.sleep(0.005)
+        await store.close(0)
+        assert not reading.done()
+
+    monkeypatch.setattr("service.decisions.store._END_SECONDS", 0.1)
+    monkeypatch.setattr(PictureStore, "get", hang)
+    asyncio.run(end_while_one_is_read())
+    assert not there.is_set() and daemons == [True]
+    there.set()
+
+
+async def test_callers_who_leave_add_no_threads_to_those_that_hang(tmp_path) -> None:
+    store, there, begun = opened(tmp_path), threading.Event(), []
+
+    def hang() -> int:
+        begun.append(threading.get_ident())
+        there.wait(60)
+        return len(begun)
+
+    leaving = [asyncio.create_task(store.ask(hang)) for _ in range(4)]
+    while len(begun) < 4:
+        await asyncio.sleep(0.005)
+    for one in leaving:
+        one.cancel()
+    await asyncio.gather(*leaving, return_exceptions=True)
+    last = asyncio.create_task(store.ask(hang))
+    await asyncio.sleep(0.05)
+    assert len(begun) == 4, "the last one waits for a place"
+    there.set()
+    assert await last == 5
+    await store.close(0)

@@ -135,6 +135,20 @@ def test_a_full_queue_drops_and_counts(make_writer, database, store, metrics, wa
     assert metrics.registry.get_sample_value("screening_decision_queue_bytes") == 0
 
 
+def test_the_begin_of_dropping_is_logged_once(make_writer, store, metrics, wait_until, caplog) -> None:
+    def logged() -> int:
+        return [one.getMessage() for one in caplog.records].count("decisions are dropped: the queue is full")
+
+    writer = make_writer(max_bytes=3 * record().bytes)
+    for times in (1, 2):
+        store.broken.set()
+        for _ in range(6):
+            writer.offer(record())
+        assert counted(metrics, "dropped") == 3 * times and logged() == times
+        store.broken.clear()
+        wait_until(lambda: metrics.registry.get_sample_value("screening_decision_queue_bytes") == 0)
+
+
 def test_decisions_that_are_not_written_before_the_end_are_counted(make_writer, database, store, metrics) -> None:
     store.broken.set()
     writer = make_writer()

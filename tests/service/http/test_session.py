@@ -100,6 +100,7 @@ async def test_a_page_of_another_origin_changes_nothing(open_review, origin) -> 
         await sign_in(running, "anna-key")
         answer = await running.client.post("/review/whoami", headers=headers)
         assert answer.status_code == 403 and answer.json()["type"].endswith(":cross-origin")
+        assert "it must pass on the browser's Host header" in answer.json()["detail"]
         assert (await running.client.delete("/review/session", headers=headers)).status_code == 403
         with_key = await running.client.post("/review/whoami", headers=headers | bearer("anna-key"))
         assert with_key.status_code == 200, "a program with a bearer key has no origin"

@@ -26,7 +26,8 @@ def write(directory: Path, *lines: dict, pictures: int = 10) -> Path:
     directory.mkdir(exist_ok=True)
     for number in range(pictures):
         (directory / f"{number}.jpg").write_bytes(draw(number))
-    (directory / "samples.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n", "utf-8")
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (directory / "samples.jsonl").write_bytes(text.encode())
     return directory
 
 
@@ -85,6 +86,27 @@ def test_a_file_name_is_found_in_either_unicode_form(database, pictures, tmp_pat
     data = write(tmp_path / "data", sample("1", original=unicodedata.normalize("NFD", "tée.jpg")))
     (data / unicodedata.normalize("NFC", "tée.jpg")).write_bytes(draw(50))
     assert import_directory(database, pictures, data, batch="first", reviews=2) == (1, 0)
+
+
+def test_only_a_line_feed_ends_a_line(database, pictures, tmp_path) -> None:
+    said = "one\u2028two\u2029three\x85four"
+    data = write(tmp_path / "data", sample("1", reasoning=said), sample("2", comment=said))
+    assert import_directory(database, pictures, data, batch="first", reviews=1) == (2, 0)
+
+
+def test_files_with_byte_order_marks_may_be_joined(database, pictures, tmp_path) -> None:
+    lines = (write(tmp_path / "data", sample("1"), sample("2")) / "samples.jsonl").read_bytes()
+    joined = b"\xef\xbb\xbf" + lines.replace(b"\n", b"\r\n\xef\xbb\xbf")
+    (tmp_path / "data" / "samples.jsonl").write_bytes(joined)
+    assert import_directory(database, pictures, tmp_path / "data", batch="first", reviews=1) == (2, 0)
+
+
+def test_text_in_another_encoding_is_refused_with_its_line(database, pictures, tmp_path) -> None:
+    data = write(tmp_path / "data", sample("1"))
+    with (data / "samples.jsonl").open("ab") as file:
+        file.write('{"id": "tée"}'.encode("latin-1"))
+    with pytest.raises(ImportRefused, match=r"line 2: this is not UTF-8"):
+        import_directory(database, pictures, data, batch="first", reviews=1)
 
 
 @pytest.mark.parametrize(

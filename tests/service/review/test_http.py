@@ -84,7 +84,7 @@ async def test_a_repeated_submission_answers_200_with_the_same_body(open_review)
         first = await running.client.post("/review/reviews", json=order, headers=REVIEW)
         again = await running.client.post("/review/reviews", json=order | {"active_seconds": 9}, headers=REVIEW)
         other = await running.client.post("/review/reviews", json=order | {"comment": "no"}, headers=REVIEW)
-        stored = running.metric("screening_reviews_total", job="review")
+        stored = running.metric("screening_reviews_total", task="review")
     assert (first.status_code, again.status_code, other.status_code) == (201, 200, 409)
     assert first.json() == again.json() and other.json()["type"].endswith(":review-conflict")
     assert stored == 1
@@ -104,6 +104,30 @@ async def test_a_person_sees_only_own_leases_and_reviews(open_review) -> None:
         assert [(await client.get(path, headers=one)).status_code for one in (REVIEW, OTHER, LEAD)] == [200, 404, 200]
         assert (await client.get("/review/reviews?mine=false", headers=REVIEW)).status_code == 403
         assert len((await client.get("/review/reviews?mine=false", headers=LEAD)).json()["reviews"]) == 1
+
+
+@ON_SQLITE
+async def test_a_page_of_another_person_has_to_sign_in_again(open_review) -> None:
+    """With a 404 the page would take its task for erased, and delete the draft."""
+    page = {"X-Reviewer": "ann"}
+    async with open_review(1) as running:
+        client = running.client
+        await make(running, 1)
+        (task,) = (await lease(running))["leases"]
+        path = f"/review/leases/{task['lease']}"
+        own = await client.post(f"{path}/heartbeat", headers=REVIEW | page)
+        review = review_of(task["lease"])
+        refused = [
+            await client.post(f"{path}/heartbeat", headers=OTHER | page),
+            await client.get(f"{path}/pictures/1", headers=OTHER | page),
+            await client.post("/review/leases", json={}, headers=OTHER | page),
+            await client.post("/review/reviews", json=review, headers=OTHER | page),
+        ]
+        sent = await client.post("/review/reviews", json=review, headers=REVIEW | page)
+    assert (own.status_code, sent.status_code) == (200, 201)
+    for answer in refused:
+        assert answer.status_code == 401 and answer.json()["type"].endswith(":unauthenticated")
+        assert answer.json()["detail"].startswith("You are signed in as ben now, and this page belongs to ann.")
 
 
 @ON_SQLITE
@@ -198,7 +222,8 @@ async def test_a_database_that_cannot_be_reached_answers_503(open_review, tmp_pa
 
 
 @ON_SQLITE
-async def test_the_metrics_show_the_queue(open_review, tmp_path) -> None:
+async def test_the_metrics_show_the_queue(open_review, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("service.review.monitor.SECONDS", 0.01)
     same = {"decisions": f"sqlite:///{tmp_path / 'decisions.db'}"}
     async with open_review(1, **same) as running:
         await make(running, 1)
@@ -208,6 +233,11 @@ async def test_the_metrics_show_the_queue(open_review, tmp_path) -> None:
             await asyncio.sleep(0.01)
             text = (await running.client.get("/metrics")).text
         assert 'screening_review_queue_age_seconds{reason="audit"}' in text
+        (one,) = (await running.client.get("/decisions", headers=LEAD)).json()["decisions"]
+        assert (await running.client.delete(f"/decisions/{one['id']}", headers=LEAD)).status_code == 204
+        while 'reason="audit"' in text:
+            await asyncio.sleep(0.01)
+            text = (await running.client.get("/metrics")).text
 
 
 @ON_SQLITE

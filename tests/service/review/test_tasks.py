@@ -12,7 +12,7 @@ from service.decisions import feedback
 from service.decisions.database import Database
 from service.decisions.review_tables import GOLD, QUEUE_RUN, REVIEW_SLOT, REVIEW_TASK
 from service.review import gold, reviews
-from service.review.tasks import QUOTAS, Candidate, draw, make_tasks, shares
+from service.review.tasks import OVERLAP, QUOTAS, Candidate, draw, make_tasks, shares
 from tests.service.review.conftest import insert_decision, submission, take
 
 
@@ -97,6 +97,20 @@ def test_a_run_continues_where_the_last_one_ended(database) -> None:
     left = (set(old) - {missed}) & set(tasks_of(database))
     assert len(left) == 2, "an earlier period can be asked for again"
     assert sum(tasks_of(database)[decision].inclusion_probability is None for decision in old) == 2
+
+
+def test_a_run_finds_decisions_that_were_stored_after_the_last_run_and_answered_before_it(database) -> None:
+    now = datetime.now(UTC)
+    ended = now - timedelta(hours=1)
+    insert_decision(database, 1, at=ended - timedelta(minutes=5))
+    make(database, 20, until=ended)
+    late = insert_decision(database, 2, at=ended - OVERLAP + timedelta(seconds=1), needs_review=True)
+    too_late = insert_decision(database, 3, at=ended - OVERLAP - timedelta(seconds=1))
+    fresh = insert_decision(database, 4, at=now - timedelta(minutes=1))
+    assert make(database, 20) == {"low_confidence": 1, "disagreement": 0, "audit": 1, "gold": 0, "repeat": 0}
+    found = tasks_of(database)
+    assert found[late].inclusion_probability is None, "an earlier run may have looked at it"
+    assert found[fresh].inclusion_probability == 1 and too_late not in found
 
 
 def test_a_seed_makes_the_draw_repeatable() -> None:

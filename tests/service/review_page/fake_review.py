@@ -29,6 +29,8 @@ REASONING = "The label of the second picture is mirrored."
 SIZES = ((900, 600), (640, 640), (600, 900), (800, 500), (500, 500))
 ERASED = "There is no such lease. Its task may have been erased."
 VISITOR = pages.Visitor("ann", signed_in=True)
+KEYS = {"right": VISITOR.name, "of ben": "ben"}
+"""Keys that may review, and to whom they belong."""
 _DIMENSIONS = [{"name": d.value, "title": d.title, "meaning": d.meaning} for d in STANDARD_DIMENSIONS]
 
 
@@ -55,7 +57,8 @@ def picture(size: tuple[int, int], seed: int, orientation: int = 1) -> bytes:
 @dataclass
 class FakeReview:
     """The queue, and what the pages sent. `lost` names leases that another person has taken meanwhile, and `erased`
-    those whose task does not exist any more."""
+    those whose task does not exist any more. `person` is the name to which the browser's cookie belongs. If
+    `no_session` is set, it answers every sign-in."""
 
     tasks: int = 5
     job: str = "review"
@@ -71,7 +74,18 @@ class FakeReview:
     beats: list[str] = field(default_factory=list)
     refuse: str | None = None
     signed_in: bool = True
+    person: str = VISITOR.name
+    no_session: Response | None = None
     url: str = ""
+
+    def stranger(self, request: Request) -> Response | None:
+        """The answer to a page whose person is not signed in, or not any more; None if the person is."""
+        if not self.signed_in:
+            return problem(401, "Sign in.")
+        page = request.headers.get("X-Reviewer")
+        if page != self.person:
+            return problem(401, f"You are signed in as {self.person} now, and this page belongs to {page}.")
+        return None
 
     def lease(self) -> dict[str, Any]:
         self.leased += 1
@@ -87,8 +101,8 @@ class FakeReview:
         }
 
     async def post_leases(self, request: Request) -> Response:
-        if not self.signed_in:
-            return problem(401, "Sign in.")
+        if refused := self.stranger(request):
+            return refused
         count = min((await request.json())["count"], self.tasks - self.leased)
         leases = [self.lease() for _ in range(count)]
         return JSONResponse({"leases": leases, "waiting": self.tasks - self.leased})
@@ -100,6 +114,8 @@ class FakeReview:
     async def post_heartbeat(self, request: Request) -> Response:
         lease = request.path_params["lease"]
         self.beats.append(lease)
+        if refused := self.stranger(request):
+            return refused
         if lease in self.erased:
             return problem(404, ERASED)
         if lease in self.lost:
@@ -112,8 +128,8 @@ class FakeReview:
 
     async def post_review(self, request: Request) -> Response:
         body = await request.json()
-        if not self.signed_in:
-            return problem(401, "Sign in.")
+        if refused := self.stranger(request):
+            return refused
         if self.refuse:
             return problem(422, self.refuse)
         if body["lease"] in self.erased:
@@ -149,10 +165,13 @@ class FakeReview:
         return JSONResponse(self.shown(self.reviews[request.path_params["review"]]))
 
     async def post_session(self, request: Request) -> Response:
+        if self.no_session is not None:
+            return self.no_session
         key = (await request.json())["key"]
-        self.signed_in = key == "right"
+        self.signed_in = key in KEYS
+        self.person = KEYS.get(key, self.person)
         if key == "of a shop":
-            return problem(403, "The key 'shop' lacks the scope 'review'.")
+            return problem(403, "The key 'shop' lacks the scope 'review'.", "insufficient-scope")
         return Response(status_code=204) if self.signed_in else problem(401, "Unknown key.")
 
     async def get_overview(self, _request: Request) -> Response:
@@ -202,8 +221,9 @@ def page(text: str) -> Response:
     return HTMLResponse(text, headers=pages.HEADERS)
 
 
-def problem(status: int, detail: str) -> Response:
-    return JSONResponse({"detail": detail, "status": status}, status_code=status, media_type="application/problem+json")
+def problem(status: int, detail: str, slug: str = "") -> Response:
+    body = {"type": f"urn:screening:problem:{slug}", "detail": detail, "status": status}
+    return JSONResponse(body, status_code=status, media_type="application/problem+json")
 
 
 @contextmanager

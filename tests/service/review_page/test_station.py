@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
+from starlette.responses import Response
 
 from tests.service.review_page.conftest import begin, press, stored_drafts
-from tests.service.review_page.fake_review import FakeReview
+from tests.service.review_page.fake_review import FakeReview, problem
 
 pytestmark = pytest.mark.slow
 
@@ -201,22 +202,63 @@ def station_of(page, review, job):
     return page
 
 
+def sign_in(page, key):
+    page.get_by_label("Your review key").fill(key)
+    page.get_by_role("button", name="Sign in").click()
+
+
 def test_after_the_session_has_ended_the_work_is_kept(station, review, wait_until):
     begin(station_of(station, review, "review"))
     review.signed_in = False
     press(station, "a a a a Enter")
     station.get_by_role("link", name="Sign in again").click()
-    station.get_by_label("Your review key").fill("wrong")
-    station.get_by_role("button", name="Sign in").click()
+    sign_in(station, "wrong")
     station.get_by_text("This key is unknown").wait_for()
-    station.get_by_label("Your review key").fill("of a shop")
-    station.get_by_role("button", name="Sign in").click()
+    sign_in(station, "of a shop")
     station.get_by_text("This key may not review").wait_for()
-    station.get_by_label("Your review key").fill("right")
-    station.get_by_role("button", name="Sign in").click()
+    sign_in(station, "right")
     begin(station)
     wait_until(lambda: review.reviews)
     assert station.url.endswith("/review/station?job=review"), "the kind of tasks from which the person was signed out"
+
+
+def test_the_sign_in_form_blames_the_key_only_if_the_service_does(open_page, review):
+    page = open_page(f"{review.url}/review/sign-in")
+    for answer, shown in (
+        (problem(403, "The proxy must pass on the Host header.", "cross-origin"), "The proxy must pass on the Host"),
+        (problem(403, "No key has the scope 'review'.", "forbidden"), "This key may not review."),
+        (Response("Too large", 413), "The service answered 413."),
+    ):
+        review.no_session = answer
+        sign_in(page, "right")
+        page.get_by_text(shown).wait_for()
+    page.context.set_offline(True)
+    sign_in(page, "right")
+    page.get_by_text("The service could not be reached.").wait_for()
+
+
+def test_another_person_who_signs_in_in_a_second_tab_costs_no_work(station, review, wait_until):
+    station.locator("#station[data-ahead='2']").wait_for()
+    press(station, "a q")
+    other = station.context.new_page()
+    other.goto(f"{review.url}/review/sign-in")
+    sign_in(other, "of ben")
+    other.get_by_role("heading", name="Your last reviews").wait_for()
+    other.close()
+    station.evaluate("dispatchEvent(new Event('online'))")  # the page asks for its lease at once
+    station.get_by_role("link", name="Sign in again").wait_for()
+    press(station, "3 a 4 a Enter")
+    station.get_by_text("1 review waits to be sent").wait_for()
+    begin(station)
+    press(station, "a")
+    assert review.reviews == {}
+    station.get_by_role("link", name="Sign in again").click()
+    sign_in(station, "right")
+    wait_until(lambda: review.reviews)
+    begin(station)
+    assert [one["lease"] for one in review.reviews.values()] == ["lse_1"]
+    assert stored_drafts(station)[0]["verdicts"][0]["usable"] is True
+    assert station.get_by_text("✓ Usable").first.is_visible()
 
 
 def test_a_second_tab_waits_until_it_takes_over(station, review):

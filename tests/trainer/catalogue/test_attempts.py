@@ -44,6 +44,20 @@ def test_an_attempt_that_fails_while_the_worker_lives_is_no_death(notes: Path) -
     assert Attempts(notes).careful
 
 
+def test_notes_on_a_block_that_was_given_up_are_ignored(notes: Path) -> None:
+    Attempts(notes).survived()
+    assert not notes.exists()
+    for _ in range(2):
+        die(notes)
+    before = notes.read_text()
+    attempt = Attempts(notes)
+    attempt.begin()
+    attempt.at(3)
+    attempt.survived()
+    attempt.at(4)
+    assert notes.read_text() == before
+
+
 def test_damaged_lines_are_ignored(notes: Path) -> None:
     die(notes)
     with notes.open("ab") as file:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.trainer.catalogue.scripted import DIES_AT, FAILS_AT, picture, question, write_questions
+from tests.trainer.catalogue.scripted import DELAY, DIES_AT, FAILS_AT, picture, question, write_questions
+from tests.trainer.scripted_engine import LETTERS
+from trainer.catalogue.engine import LastingEngine
+from trainer.evaluation.evaluate.errors import Unfinished
+from trainer.evaluation.evaluate.generate import OfflineEngine
 
 
 def test_every_record_is_answered_with_the_columns_of_a_service_answer(catalogue, tmp_path, capsys):
@@ -286,6 +292,42 @@ def test_a_killed_run_continues_and_every_record_has_one_answer(catalogue, tmp_p
     assert process.returncode == 0, log
     assert catalogue.answered == {f"p{number}": 1 for number in range(40)}
     assert not [*(catalogue.out / "attempts").iterdir()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_does_not_wait_for_its_blocks_and_blames_none(catalogue, tmp_path, wait_until, sent):
+    data = write_questions(tmp_path / "data.parquet", [question(number) for number in range(8)])
+    notes = catalogue.out / "attempts"
+    with catalogue.start(data, **{DELAY: "60"}) as process:  # a block takes four minutes
+        try:
+            wait_until(lambda: len([*notes.glob("*")]) == 2)
+            process.send_signal(sent)
+            _, log = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 128 + sent
+    assert "Traceback" not in log
+    assert [note.read_text() for note in notes.iterdir()] == ["", ""]
+    assert catalogue.run(data) == 0
+    assert catalogue.answered == {f"p{number}": 1 for number in range(8)}
+
+
+def test_an_engine_that_dies_while_the_run_stops_is_not_started_again():
+    starts: list[str] = []
+
+    def ask(_questions):
+        engine.stopping.set()
+        raise Unfinished("the engine died")
+
+    @contextmanager
+    def start():
+        starts.append("an engine")
+        yield OfflineEngine(ask, LETTERS)
+
+    with LastingEngine(start) as engine, pytest.raises(Unfinished):
+        engine.ask([[]])
+    assert len(starts) == 1
 
 
 @pytest.mark.slow

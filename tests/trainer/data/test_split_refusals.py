@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.trainer.data.split_data import many, record, report, split, tree, write
+from tests.trainer.data.split_data import THIRDS, many, record, report, split, tree, write
 from trainer.__main__ import main
 from trainer.data.split import write as writing
 from trainer.data.split.divide import SPLIT_NAME
+from trainer.data.split.gather import gather
 
 
 @pytest.mark.slow
@@ -86,6 +90,44 @@ def test_a_directory_with_something_else_in_it_is_refused(tmp_path: Path, capsys
     assert split(data, data) == 2
     assert "holds other files" in capsys.readouterr().err
     assert split(tmp_path / "data" / "samples.jsonl", data) == 2
+
+
+@pytest.mark.slow
+def test_of_two_runs_into_one_directory_one_is_refused(tmp_path: Path) -> None:
+    data, out = write(tmp_path / "data", *many(0, 12)), tmp_path / "out"
+    assert split(out, data) == 0
+    # This process keeps the directory until it ends.
+    again = ["split", "--data", str(data), "--out", str(out), "--shares", THIRDS]
+    done = subprocess.run([sys.executable, "-m", "trainer", *again], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "another process is using" in done.stderr
+
+
+def test_a_run_that_another_one_overtook_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow, fast = write(tmp_path / "slow", *many(0, 24)), write(tmp_path / "fast", *many(0, 12))
+    before: dict[str, bytes] = {}
+
+    def overtaken(directories: Sequence[Path]) -> Any:
+        monkeypatch.undo()
+        assert split(tmp_path / "out", fast) == 0
+        before.update(tree(tmp_path / "out"))
+        return gather(directories)
+
+    monkeypatch.setattr("trainer.data.split.divide.gather", overtaken)
+    assert split(tmp_path / "out", slow) == 2
+    assert "another run has divided into" in capsys.readouterr().err
+    assert before and tree(tmp_path / "out") == before
+    assert split(tmp_path / "out", fast, slow) == 0, "the same command may be repeated"
+
+
+def test_a_refusal_leaves_nothing_in_an_empty_directory(tmp_path: Path) -> None:
+    data, out = write(tmp_path / "data", *many(0, 3)), tmp_path / "out"
+    out.mkdir()
+    assert main(["split", "--data", str(data), "--out", str(out)]) == 2
+    assert not list(out.iterdir())
+    assert split(out, data, shares="1,0,0,0") == 0
 
 
 def test_a_damaged_record_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

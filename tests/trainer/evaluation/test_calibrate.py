@@ -22,8 +22,8 @@ from tests.trainer.coloured import sample_of
 from tests.trainer.scripted_engine import make_checkpoint
 from trainer.__main__ import main
 from trainer.evaluation.calibrate.evidence import Answered, CalibrationError, ReadAnswer
+from trainer.evaluation.calibrate.fit import FOLDS, METHODS, choose, isotonic, platt, position_shifts
 from trainer.evaluation.calibrate.fit import calibrate as fit
-from trainer.evaluation.calibrate.fit import choose, isotonic, platt, position_shifts
 from trainer.evaluation.evaluate.identity import EndpointModel, Identity
 from trainer.evaluation.evaluate.predictions import Prediction, open_predictions
 from trainer.evaluation.evaluate.report import write_result
@@ -98,6 +98,45 @@ def test_too_few_wrong_answers_give_no_curve() -> None:
         choose([Answered(False, 0.9, number >= 19) for number in range(100)])
 
 
+def about(given: Sequence[Answered], each: int) -> list[Answered]:
+    """The same answers; `each` neighbours are about one product."""
+    return [replace(answer, product=f"p{number // each}") for number, answer in enumerate(given)]
+
+
+def test_the_answers_about_a_product_are_left_out_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = about(answers(400, line(0.5, -1)), 8)
+    fitted: list[Sequence[Answered]] = []
+
+    def spy(some: Sequence[Answered]) -> Calibration:
+        fitted.append(some)
+        return UNCALIBRATED
+
+    monkeypatch.setitem(METHODS, "none", spy)
+    choose(given)
+    folds = [{answer.product for answer in some} for some in fitted[:FOLDS]]
+    everything = {f"p{number}" for number in range(50)}
+    assert [len(some) for some in fitted[:FOLDS]] == [360] * FOLDS, "each fold has 5 of the 50 products"
+    assert all(len(seen) == 45 for seen in folds)
+    left_out = [product for seen in folds for product in everything - seen]
+    assert sorted(left_out) == sorted(everything), "each product is left out once"
+
+
+def test_answers_about_different_products_are_calibrated_as_before() -> None:
+    given = answers(400, line(0.5, -1))
+    assert choose(about(given, 1)) == choose(given)
+
+
+def test_few_products_give_no_curve() -> None:
+    given = [Answered(False, 0.9, number % 3 > 0, product=f"p{number % 9}") for number in range(180)]
+    with pytest.raises(CalibrationError, match="180 answers about 9 products are too few"):
+        choose(given)
+
+
+def test_one_product_may_have_all_answers_of_a_kind() -> None:
+    given = [replace(a, product="same" if a.none else "") for a in answers(600, line(0.5, -1))]
+    assert choose(given).losses.keys() == METHODS.keys()
+
+
 def shunning(count: int, seed: int = 0) -> list[ReadAnswer]:
     """Answers of a model that underrates pictures in position A and is right about all others."""
     draw, made = random.Random(seed), []
@@ -148,7 +187,9 @@ def evaluation(directory: Path, manifest: Manifest, given: Sequence[Answered], *
     """Write an evaluation: each answer names A or nothing; `given` decides which are right."""
     mode, data = changes.get("mode", Mode.COT), changes.get("data", "sha256:validation")
     samples = [
-        sample_of(str(number), "N" if a.none is a.right else "A").model_copy(update={"weight": a.weight})
+        sample_of(str(number), "N" if a.none is a.right else "A").model_copy(
+            update={"weight": a.weight, "product": a.product or str(number)}
+        )
         for number, a in enumerate(given)
     ]
     identity = Identity(checkpoint=manifest.digest, data=data, mode=mode)
@@ -186,6 +227,18 @@ def test_the_curves_of_both_modes_reach_the_manifest_and_nothing_else_changes(
     printed = capsys.readouterr().out
     assert before.digest in printed and after.digest in printed
     assert "expected calibration error" in printed
+
+
+def test_the_report_says_that_products_have_several_answers(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = read_manifest(checkpoint)
+    together = evaluation(tmp_path / "cot", manifest, about(answers(400, line(0.5, -1)), 8))
+    apart = evaluation(tmp_path / "direct", manifest, answers(400, line(0.5, -1)), mode=Mode.DIRECT)
+    assert calibrate(checkpoint, together, apart) == 0
+    printed = capsys.readouterr().out
+    assert "400 answers about 50 products on sha256:validation" in printed and "a fit without its product" in printed
+    assert "400 answers on sha256:validation" in printed and "a fit without it (" in printed
 
 
 def test_scores_and_card_of_the_earlier_digest_go(checkpoint: Path, tmp_path: Path) -> None:

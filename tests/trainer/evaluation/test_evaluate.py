@@ -205,6 +205,28 @@ def test_a_limited_evaluation_can_be_extended(checkpoint: Path, data: Path, tmp_
     assert (first.asked, second.asked) == ([0, 1, 2], [3, 4, 5, 6])
 
 
+def test_the_report_names_the_products_if_they_have_several_samples(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    plain = go(checkpoint, data, tmp_path / "plain", Scripted(truth))
+    assert (
+        plain.data.products is None
+        and "products" not in json.loads((tmp_path / "plain" / "scores.json").read_text())["data"]
+    )
+    assert "7 samples, 95% intervals" in (tmp_path / "plain" / "report.md").read_text()
+    lines = [json.loads(line) for line in (data / "samples.jsonl").read_text().splitlines()]
+    lines = [line | {"product": f"p{number // 4}"} for number, line in enumerate(lines)]
+    (data / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = tmp_path / "out"
+    found = go(checkpoint, data, out, Scripted(truth))
+    assert found.data.products == 2 and read_evaluation(out).data == found.data
+    assert found.scores.overall.correct.low < plain.scores.overall.correct.low
+    report = (out / "report.md").read_text()
+    assert "7 samples of 2 products, 95% intervals" in report and "count as fewer in the intervals" in report
+    logged = [json.loads(line)["product"] for line in (out / "predictions.jsonl").read_text().splitlines()]
+    assert logged == ["p0"] * 4 + ["p1"] * 3
+
+
 def test_another_evaluation_is_not_mixed_in(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     go(checkpoint, data, out, Scripted(truth))

@@ -123,6 +123,25 @@ def test_a_version_that_lost_the_places_is_promoted_by_force_only(
     shop.version("last", wrong=range(0, 200, 40))
     shutil.rmtree(shop.folder / "store" / "again")
     assert shop.promote("last", 4, production="again") == 0, "a lost production version can be replaced"
+    said = "Whether production can was not checked"
+    assert said in capsys.readouterr().out and said in (shop.folder / "gate-4-last" / "gate.md").read_text()
+    assert said not in (shop.folder / "gate-3-again" / "gate.md").read_text()
+    assert said not in (shop.folder / "gate-2-silent" / "gate.md").read_text()
+
+
+def test_the_store_may_be_mounted_elsewhere_than_where_it_was_published(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.version("points", contract=able_to_locate(COMPACT, Decoding()), wrong=OLD_WRONG)
+    assert shop.promote("points", 1) == 0
+    shop.version("silent", wrong=range(0, 200, 20))
+    mounted = (shop.folder / "store").rename(shop.folder / "mounted")
+    capsys.readouterr()
+    assert shop.promote("silent", 2, production="points") == 2
+    assert "its store is not mounted" in capsys.readouterr().err
+    assert shop.promote("silent", 2, "--store", str(mounted), production="points") == 1
+    assert "not promoted: says where faults are, against production" in capsys.readouterr().err
+    assert shop.production() == 1
 
 
 def test_a_better_version_passes_and_the_report_shows_the_flips(shop: Shop) -> None:
@@ -297,6 +316,43 @@ def test_the_bootstrap_is_certain_where_nothing_varies_and_fair_where_it_does() 
     # A share of 20 in 70 has a standard error of 5.4 points: one-sided 95 % is 1.64 of them below -28.6.
     assert bound == pytest.approx(-28.6 - 1.64 * 5.4, abs=1.5)
     assert bootstrap_bound(label, label, np.zeros(100, bool), level=0.95) is None
+
+
+def test_the_bootstrap_draws_whole_products() -> None:
+    label = np.array([True] * 50 + [False] * 50)
+    worse = label.copy()
+    worse[50:70] = True
+    alone = bootstrap_bound(label, label, worse, level=0.95)
+    own = [str(number) for number in range(100)]
+    assert bootstrap_bound(label, label, worse, level=0.95, products=own) == alone
+    label, worse = np.repeat(label, 8), np.repeat(worse, 8)
+    together = bootstrap_bound(label, label, worse, level=0.95, products=[name for name in own for _ in range(8)])
+    assert together == pytest.approx(alone)
+
+
+def test_several_samples_of_one_product_count_as_fewer(
+    shop: Shop, tmp_path: Path, registry_file: Path, data: Path
+) -> None:
+    together = tmp_path / "together"
+    together.mkdir()
+    (together / "pictures").symlink_to(data / "pictures")
+    lines = [json.loads(line) for line in (data / "samples.jsonl").read_text().splitlines()]
+    lines = [line | {"product": f"p{number // 8}"} for number, line in enumerate(lines)]
+    (together / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    other = Shop(tmp_path / "other", Registry(f"sqlite:///{registry_file}"), together)
+    other.folder.mkdir()
+    # All answers about the first product are wrong now.
+    answers: list[dict[str, Any]] = [{"wrong": OLD_WRONG}, {"wrong": {*OLD_WRONG, *range(8)}}]
+    plain, found = (criteria(one, *answers)["score, against production"] for one in (shop, other))
+    assert plain.measured is not None and found.measured is not None
+    assert (found.candidate, found.production, found.n) == (plain.candidate, plain.production, plain.n)
+    assert found.measured < plain.measured - 2
+
+    other.version("one", wrong=OLD_WRONG)
+    assert other.promote("one", 1) == 0
+    page = (other.folder / "gate-1-one" / "gate.md").read_text()
+    assert "200 samples of 25 products." in page and "the bootstrap draws whole products" in page
+    assert other.gate("1-one")["products"] == 25
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,33 @@ def test_a_rollback_to_a_damaged_directory_is_refused(shop: Shop, capsys: pytest
     assert shop.production() == 2
 
 
+def test_a_rollback_goes_on_without_the_store_and_checks_it_where_it_is_mounted(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate(("one", "two"), 1):
+        shop.version(name)
+        shop.run("promote", str(number), "--force", "--reason", "x")
+    mounted = (shop.folder / "store").rename(shop.folder / "mounted")
+    weights = mounted / "one" / "model.safetensors"
+    damaged = weights.rename(shop.folder / "away")
+    capsys.readouterr()
+    assert shop.run("rollback", "--reason", "x", "--store", str(mounted)) == 2
+    assert "model.safetensors is missing" in capsys.readouterr().err
+    assert shop.run("rollback", "--reason", "x", "--store", str(shop.folder / "store")) == 2
+    assert "does not exist" in capsys.readouterr().err
+    assert shop.production() == 2
+
+    assert shop.run("rollback", "--reason", "x") == 0
+    assert "warning: version 1 was not checked" in capsys.readouterr().err
+    assert shop.production() == 1
+
+    damaged.rename(weights)
+    assert shop.run("promote", "2", "--force", "--reason", "x", "--store", str(mounted)) == 0
+    capsys.readouterr()
+    assert shop.run("rollback", "--reason", "x", "--store", str(mounted)) == 0
+    assert "warning" not in capsys.readouterr().err and shop.production() == 1
+
+
 def test_a_move_that_was_noted_and_killed_is_told_and_can_be_done_again(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

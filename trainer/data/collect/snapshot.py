@@ -38,6 +38,7 @@ from trainer.runs.run_directory import RunMismatch
 
 MANIFEST_NAME = "collect.json"
 LEFT_OUT_NAME = "left-out.jsonl"
+_UNUSABLE = "a picture cannot be used: "
 ROUNDS = 5
 """Maximum number of times that the export is read, if data are erased meanwhile."""
 CONNECTIONS = 4
@@ -124,6 +125,22 @@ def read_snapshot(out: Path) -> Snapshot | None:
         raise RunMismatch(f"{path} is damaged or from another version; name another --out") from error
 
 
+def unusable_tasks(out: Path) -> set[str]:
+    """Ids of the tasks that a snapshot leaves out because of a picture; none if there is no snapshot.
+
+    Raises:
+        RunMismatch: the list is damaged.
+    """
+    path = out / LEFT_OUT_NAME
+    try:
+        left_out = [LeftOut(**json.loads(line)) for line in path.read_bytes().splitlines()]
+    except FileNotFoundError:
+        return set()
+    except (ValueError, TypeError) as error:
+        raise RunMismatch(f"{path} is damaged or from another version; remove it") from error
+    return {one.task for one in left_out if one.reason.startswith(_UNUSABLE)}
+
+
 def read_export(service: ReviewService) -> list[Item]:
     """All reviewed tasks, each once and in the order of their ids.
 
@@ -151,7 +168,7 @@ def _collected(service: ReviewService, partial: Path, out: Path) -> Snapshot:
     unusable = _download(service, partial, chosen.values())
     for name, item in list(chosen.items()):
         if problem := next((unusable[sha256] for sha256 in item.digests if sha256 in unusable), None):
-            left_out.append(LeftOut(item.task, f"a picture cannot be used: {problem}"))
+            left_out.append(LeftOut(item.task, f"{_UNUSABLE}{problem}"))
             del chosen[name], records[name]
     _remove_others(partial, chosen.values())
     if not chosen:

@@ -3,7 +3,8 @@
 Pictures are identified by their bytes and not by their names, because many shops keep a copy of the original with each
 generated picture. The pictures of one original are put into an order that follows from a seed and their bytes, and are
 then divided into groups of four. So the letters carry no information, the order of the file does not matter, and
-further originals change no existing question. Pairs that fill no question are left over, with the reason.
+further originals change no existing question. Products that share an original have questions of their own. Pairs that
+fill no question are left over, with the reason.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Reason(StrEnum):
 
     NO_VERDICT = "no verdict"
     CONTRADICTORY = "contradictory verdicts"
+    SEVERAL_PRODUCTS = "several products"
     REPEATED = "repeated"
     IS_ORIGINAL = "the generated picture is the original"
     MISSING = "picture missing"
@@ -43,7 +45,7 @@ class LeftOver:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Four pairs of one original, in the order A, B, C, D."""
+    """Four pairs of one original and one product, in the order A, B, C, D."""
 
     id: str
     original: str
@@ -65,8 +67,8 @@ def sort_out(pairs: Iterable[Pair], digests: Digests) -> tuple[list[Pair], list[
             by_picture.setdefault((original, generated), []).append(pair)
     kept = []
     for same in by_picture.values():
-        if len({pair.usable for pair in same}) > 1:
-            left += [LeftOver(pair, Reason.CONTRADICTORY) for pair in same]
+        if contradiction := _contradiction(same):
+            left += [LeftOver(pair, contradiction) for pair in same]
             continue
         # Of equal pictures, the pair with the most information; of several, the first in alphabetical order.
         best = min(same, key=lambda pair: (not pair.dimensions, not pair.comment, pair.generated, pair.original))
@@ -75,13 +77,24 @@ def sort_out(pairs: Iterable[Pair], digests: Digests) -> tuple[list[Pair], list[
     return kept, left
 
 
+def _contradiction(same: Sequence[Pair]) -> Reason | None:
+    """The reason why the rows about one picture cannot all be true; None if they can."""
+    if len({pair.usable for pair in same}) > 1:
+        return Reason.CONTRADICTORY
+    return Reason.SEVERAL_PRODUCTS if len({pair.product for pair in same}) > 1 else None
+
+
 def group(pairs: Iterable[Pair], seed: int, digests: Digests) -> tuple[list[Question], list[LeftOver]]:
-    """Form questions, in the order of the originals' names, and return the pairs that remain of each original."""
-    by_original: dict[str, list[Pair]] = {}
-    for pair in sorted(pairs, key=lambda pair: pair.original):
-        by_original.setdefault(digests[pair.original], []).append(pair)
+    """Form questions, in the order of the originals' names, and return the pairs that remain of each original.
+
+    A question shows one product only. Products that share an original have that picture in common, by which `split`
+    keeps them together.
+    """
+    by_product: dict[tuple[str, str], list[Pair]] = {}
+    for pair in sorted(pairs, key=lambda pair: (pair.original, pair.product)):
+        by_product.setdefault((digests[pair.original], pair.product), []).append(pair)
     questions, left = [], []
-    for own in by_original.values():
+    for own in by_product.values():
         drawn = sorted(own, key=lambda pair: _place(pair, seed, digests))
         whole = len(drawn) - len(drawn) % len(OPTIONS)
         for start in range(0, whole, len(OPTIONS)):

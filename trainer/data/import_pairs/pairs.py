@@ -66,7 +66,7 @@ def read_pair(row: Row, columns: Columns, images: Path) -> Pair:
         _picture(_text(row, column), row.where, images, urls) for column in (columns.original, columns.generated)
     )
     product = _text(row, columns.product) if columns.product else ""
-    comment = _encodable(row, columns.comment, str(row.values.get(columns.comment) or "")) if columns.comment else ""
+    comment = _comment(row, columns.comment) if columns.comment else ""
     named = _dimensions(row, columns.dimensions) if columns.dimensions else frozenset[Dimension]()
     usable = _verdict(row, columns)
     if usable and named:
@@ -93,13 +93,23 @@ def _value(row: Row, column: str) -> Any:
         raise PairsError(
             f"{row.where}: missing column {column!r} (found: {there}); name another with the --…-column options"
         )
-    return row.values[column]
+    return _decoded(row.values[column])
+
+
+def _decoded(value: Any) -> Any:
+    """Decode text, also in a list, from a Parquet file whose writer did not mark the column as text."""
+    if isinstance(value, list):
+        return [_decoded(one) for one in value]
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _comment(row: Row, column: str) -> str:
+    """The comment; empty if the row lacks the column, as a line of JSON may."""
+    return _encodable(row, column, str(_value(row, column) or "")) if column in row.values else ""
 
 
 def _text(row: Row, column: str) -> str:
     value = _value(row, column)
-    if isinstance(value, bytes):  # text in a Parquet file whose writer did not mark the column as text
-        value = value.decode("utf-8", "replace")
     if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
         raise PairsError(f"{row.where}: the column {column!r} must hold text, not {_short(value)}")
     return _encodable(row, column, str(value).strip())

@@ -75,12 +75,20 @@ def read_pairs(order: Order) -> list[Pair]:
     """Read all pairs of all files.
 
     Raises:
-        PairsError: a file or a row cannot be used, or the files have no rows.
+        PairsError: a file or a row cannot be used, the files have no rows, or no row has the column of the comment.
     """
     rows = (row for path in order.files for row in read_rows(path, order.layout))
-    pairs = [read_pair(row, order.columns, order.images) for row in rows]
+    pairs, found = [], dict[str, None]()
+    for row in rows:
+        pairs.append(read_pair(row, order.columns, order.images))
+        found.update(dict.fromkeys(row.values))
     if not pairs:
         raise PairsError(f"no pairs in {', '.join(map(str, order.files))}")
+    comment = order.columns.comment
+    if comment is not None and comment not in found:
+        raise PairsError(
+            f"no row has the column {comment!r} (found: {', '.join(found)}); name another with --comment-column"
+        )
     return pairs
 
 

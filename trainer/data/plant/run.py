@@ -10,8 +10,6 @@ OUT/contact-sheet.png      the first samples
 from __future__ import annotations
 
 import json
-import multiprocessing
-import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +27,7 @@ from trainer.data.render.contact_sheet import contact_sheet
 from trainer.data.render.dataset import SHEET_SAMPLES, statistics
 from trainer.data_directory import SAMPLES_NAME
 from trainer.runs.run_directory import claim, occupy
+from trainer.runs.worker_processes import map_in_processes
 
 _Planted = tuple[list[dict[str, Any]], tuple[str, str] | None]
 
@@ -49,6 +48,7 @@ def plant(order: Order, workers: int = 1) -> Result:
     Raises:
         ComposeError: a setting or an input directory cannot be used.
         RunMismatch: `out` belongs to a run with other settings or references.
+        UserError: a worker process was killed, for example because the memory was full.
         OSError: a file cannot be written.
     """
     sources = products_in(order.products)
@@ -67,13 +67,7 @@ def plant(order: Order, workers: int = 1) -> Result:
 
 def _planted(order: Order, sources: Sequence[Source], workers: int) -> Iterator[_Planted]:
     work = partial(planted_or_reason, order)
-    if workers <= 1:
-        yield from map(work, sources)
-        return
-    # Spawned, not forked, because the caller may have threads. Only the main process handles Ctrl-C.
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-        yield from pool.imap(work, sources)
+    return map(work, sources) if workers <= 1 else map_in_processes(work, sources, workers)
 
 
 def _write(order: Order, records: Sequence[dict[str, Any]], left: Sequence[dict[str, str]]) -> Result:

@@ -12,13 +12,12 @@ temporary directory beside DIR, which is renamed when it is complete.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from trainer.data.render.picture import Shot
 from trainer.data.render.regions import box_of
 from trainer.data.render.sample import USABLE_COUNTS, Sample, comment_on, make_sample
 from trainer.data.render.staging import Defect
+from trainer.runs.worker_processes import map_in_processes
 
 JPEG_QUALITY = 92
 SHEET_SAMPLES = 12
@@ -75,24 +75,25 @@ def write_dataset(order: Order, out: Path, workers: int = 1) -> dict[str, Any]:
 
     Raises:
         DatasetError: `out` holds other files.
+        UserError: a worker process was killed, for example because the memory was full.
     """
     if (summary := _already_drawn(order, out)) is not None:
         return summary
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DatasetError(f"{out} exists and is not empty; choose another directory or remove it first")
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    unfinished = out.with_name(f".{out.name}.partial-{os.getpid()}")
     shutil.rmtree(
-        partial, ignore_errors=True
+        unfinished, ignore_errors=True
     )  # left by a killed run with the same process id, as happens in containers
-    partial.mkdir()
+    unfinished.mkdir()
     try:
-        statistics = _write(order, partial, workers)
+        statistics = _write(order, unfinished, workers)
         if out.exists():
             out.rmdir()
-        partial.rename(out)
+        unfinished.rename(out)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
     return statistics
 
 
@@ -122,35 +123,15 @@ def _write(order: Order, directory: Path, workers: int) -> dict[str, Any]:
 
 
 def _drawn(order: Order, directory: Path, workers: int) -> Iterator[dict[str, Any]]:
-    if workers <= 1:
-        _begin(order, directory)
-        yield from map(_draw, range(order.count))
-        return
-    # Spawned, not forked, because the caller may have threads (a progress bar, torch).
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, _begin_worker, (order, directory)) as pool:
-        yield from pool.imap(_draw, range(order.count), chunksize=4)
+    work = partial(_draw, order, directory)
+    samples = range(order.count)
+    return map(work, samples) if workers <= 1 else map_in_processes(work, samples, workers)
 
 
-_state: dict[str, Any] = {}
-"""The settings of a worker process, set once at its start."""
-
-
-def _begin(order: Order, directory: Path) -> None:
-    _state.update(order=order, directory=directory)
-
-
-def _begin_worker(order: Order, directory: Path) -> None:
-    # A terminal sends Ctrl-C to all processes. Only the main process handles it, and it then stops these.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _begin(order, directory)
-
-
-def _draw(index: int) -> dict[str, Any]:
-    order: Order = _state["order"]
+def _draw(order: Order, directory: Path, index: int) -> dict[str, Any]:
     sample = make_sample(sample_seed(order.seed, index), order.size, order.severities, order.usable_counts)
     for file, content in jpegs(sample):
-        path = _state["directory"] / file
+        path = directory / file
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
     return record_of(sample)

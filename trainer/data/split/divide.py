@@ -23,7 +23,7 @@ from trainer.data.split.write import write_data
 from trainer.data_directory import SAMPLES_NAME, data_digest, read_any_samples, sample_lines
 from trainer.metrics import random_baseline, shows
 from trainer.records import Sample
-from trainer.runs.run_directory import claim, see_whose
+from trainer.runs.run_directory import ORIGIN_NAME, RunMismatch, claim, occupy, see_whose
 
 SPLIT_NAME = "split.json"
 
@@ -83,11 +83,14 @@ def divide(data: Sequence[Path], out: Path, shares: Shares, seed: int) -> Divisi
     Raises:
         DataError: a data directory cannot be used.
         SplitError: the data cannot be divided; the message says why.
-        RunMismatch: `out` belongs to another run: another seed, other shares, or another command.
+        RunMismatch: `out` belongs to another run: another seed, other shares, or another command; or another run
+            divides into it at the same time.
         OSError: a file cannot be written.
     """
     origin = {"stage": "split", "seed": seed, "shares": {split.value: str(share) for split, share in shares.items()}}
     see_whose(out, origin)
+    if (out / ORIGIN_NAME).exists():
+        occupy(out)
     before = read_division(out)
     frozen = before.frozen if before else None
     kept = check(out / Split.TESTING, frozen) if frozen else []
@@ -108,6 +111,7 @@ def divide(data: Sequence[Path], out: Path, shares: Shares, seed: int) -> Divisi
         raise SplitError(_no_test_set(items, shares))
 
     claim(out, origin)
+    _occupy_unchanged(out, before)
     for split, members in splits.items():
         if split is not Split.TESTING or not frozen:
             write_data(out / split, members, copy=split is Split.TESTING)
@@ -168,6 +172,17 @@ def earlier_splits(out: Path) -> dict[str, Split]:
             except (ValueError, TypeError, KeyError) as error:
                 raise SplitError(f"{path}, line {number} is damaged; remove the file to write it again") from error
     return found
+
+
+def _occupy_unchanged(out: Path, before: Division | None) -> None:
+    """Lock the directory, which is possible only now if it is new, and check that no other run was faster.
+
+    Raises:
+        RunMismatch: another run divides into it, or has done so since `before` was read.
+    """
+    occupy(out)
+    if read_division(out) != before:
+        raise RunMismatch(f"another run has divided into {out} in the meantime; repeat the command")
 
 
 def _see_that_nothing_is_gone(items: Sequence[Item], earlier: Mapping[str, Split]) -> None:

@@ -102,14 +102,19 @@ def _report(evidence: Evidence, choice: Choice) -> str:
     return "\n\n".join(
         [
             f"# {evidence.mode}: {choice.calibration.method}",
-            f"{len(evidence.answers)} answers on {', '.join(evidence.data)}; {evidence.unknown} more have no "
-            "probability.\n`calibrated`: each answer gets its confidence from a fit without it (cross-validation)."
+            f"{len(evidence.answers)} answers{_products(evidence)} on {', '.join(evidence.data)}; {evidence.unknown} "
+            "more have no probability.\n`calibrated`: each answer gets its confidence from a fit without "
+            f"{'it' if evidence.products is None else 'its product'} (cross-validation)."
             + (_weighted(evidence) if evidence.weighted else ""),
             table(["position", "shift", "chosen before, %", "chosen now", "labels"], positions),
             table(["method", "log-loss", ""], losses),
             reliability_table(before, after),
         ]
     )
+
+
+def _products(evidence: Evidence) -> str:
+    return "" if evidence.products is None else f" about {evidence.products} products"
 
 
 def _weighted(evidence: Evidence) -> str:

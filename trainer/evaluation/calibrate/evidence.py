@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from screening.errors import UserError
 from screening.task import NONE, Options
 from trainer.evaluation.evaluate.predictions import Prediction, read_predictions
 from trainer.evaluation.evaluate.result import Evaluation, read_evaluation
+from trainer.products import repeated
 
 
 class CalibrationError(UserError):
@@ -32,6 +33,8 @@ class Answered:
     """Whether the choice is in the label."""
     weight: float = 1.0
     """Number of answers that this one counts as."""
+    product: str = ""
+    """The product of the question; empty if it has a product of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +50,15 @@ class ReadAnswer:
     label: Options
     weight: float = 1.0
     """Number of answers that this one counts as; see `trainer.records.SampleLine`."""
+    product: str = ""
+    """The product of the question; empty if it has a product of its own."""
 
     def answered(self, calibration: Calibration) -> Answered:
         """The choice that the service would make with these position shifts; the curve is not applied."""
         if not self.options:
-            return Answered(True, self.none, not self.label, self.weight)
+            return Answered(True, self.none, not self.label, self.weight, self.product)
         choice, probability = choose(self.options, self.usable, calibration)
-        return Answered(False, probability, choice in self.label, self.weight)
+        return Answered(False, probability, choice in self.label, self.weight, self.product)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,16 @@ class Evidence:
     def weighted(self) -> bool:
         """Whether the answers count differently."""
         return len({answer.weight for answer in self.answers}) > 1
+
+    @property
+    def products(self) -> int | None:
+        """Number of products; None if each answer has its own."""
+        return repeated(products_of(self.answers))
+
+
+def products_of(answers: Sequence[Answered] | Sequence[ReadAnswer]) -> list[Hashable]:
+    """The product of each answer. An answer of which it is unknown has one of its own."""
+    return [answer.product or object() for answer in answers]
 
 
 def gather(directories: Sequence[Path], manifest: Manifest) -> list[Evidence]:
@@ -150,4 +165,5 @@ def _known(line: Prediction) -> ReadAnswer | None:
     options = frozenset(line.options) - {NONE}
     if not line.usable.keys() >= options:
         return None
-    return ReadAnswer(options, line.usable, line.probability, frozenset(line.label) - {NONE}, line.weight)
+    label = frozenset(line.label) - {NONE}
+    return ReadAnswer(options, line.usable, line.probability, label, line.weight, line.product)

@@ -7,13 +7,16 @@ isotonic curve has at most `STEPS` levels and never ties, so that the order of a
 
 Answers are weighted. Doubtful decisions are reviewed more often than others, and more of them are wrong. Weighting each
 answer by the inverse of its probability of being drawn corrects that (Horvitz and Thompson 1952).
+
+Several answers about one product are in one fold of the cross-validation. Otherwise a fit would have seen the product
+of the answers on which it is judged.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -32,7 +35,7 @@ from screening.calibration import (
     logit,
 )
 from screening.task import OPTIONS
-from trainer.evaluation.calibrate.evidence import Answered, CalibrationError, ReadAnswer
+from trainer.evaluation.calibrate.evidence import Answered, CalibrationError, ReadAnswer, products_of
 
 FOLDS = 10
 LEAST = 20
@@ -53,7 +56,7 @@ class Choice:
     losses: dict[str, float]
     """Mean negative log-likelihood (nats) of held-out answers, per method."""
     confidences: tuple[float, ...]
-    """Confidence that the best method gives each answer if it is fitted without that answer, like that of a new answer.
+    """Confidence that the best method gives each answer if it is fitted without its product, like that of a new answer.
     Position shifts are fitted on all answers, because they are only four numbers."""
 
 
@@ -115,6 +118,11 @@ def choose(answers: Sequence[Answered], seed: int = 0) -> Choice:
             f"{len(answers)} answers with such unequal weights say as much as {worth:.0f} equal ones, and at least "
             f"{LEAST} are needed. Review more decisions that were drawn at random (audit)"
         )
+    if (products := len(set(products_of(answers)))) < FOLDS:
+        raise CalibrationError(
+            f"{len(answers)} answers about {products} products are too few: answers about at least {FOLDS} are needed. "
+            "Evaluate on more products"
+        )
     held_out = {name: _held_out(fit, answers, seed) for name, fit in METHODS.items() if _enough(name, answers)}
     losses = {name: _log_loss(confidences, answers) for name, confidences in held_out.items()}
     best = min(losses, key=losses.__getitem__)
@@ -136,7 +144,10 @@ def one_line(answers: Sequence[Answered]) -> Calibration:
 def two_lines(answers: Sequence[Answered]) -> Calibration:
     """Platt scaling with separate lines for pictures and `N`, whose probabilities come from different formulas."""
     option, none = ([answer for answer in answers if answer.none is kind] for kind in (False, True))
-    return Calibration(option=platt(option), none=platt(none))
+    # A fold may hold all products with answers of one kind. Then nothing is known about this kind outside of it.
+    return Calibration(
+        option=platt(option) if option else UNCALIBRATED.option, none=platt(none) if none else UNCALIBRATED.none
+    )
 
 
 def steps(answers: Sequence[Answered]) -> Calibration:
@@ -226,12 +237,18 @@ def _enough(method: str, answers: Sequence[Answered]) -> bool:
 
 
 def _held_out(fit: Fit, answers: Sequence[Answered], seed: int) -> tuple[float, ...]:
-    """Confidence of each answer by a fit on the other folds. The folds are stratified by kind and correctness."""
+    """Confidence of each answer by a fit on the other folds.
+
+    The folds are stratified by kind and correctness. A product is in one fold with all of its answers.
+    """
     shuffled = np.random.default_rng(seed).permutation(len(answers))
     kinds = sorted(shuffled, key=lambda place: (answers[place].none, answers[place].right))
+    products, folds = products_of(answers), dict[Hashable, int]()
+    for place in kinds:
+        folds.setdefault(products[place], len(folds) % FOLDS)
     confidences = [0.0] * len(answers)
     for fold in range(FOLDS):
-        inside = set(kinds[fold::FOLDS])
+        inside = {place for place in kinds if folds[products[place]] == fold}
         calibration = fit([answer for place, answer in enumerate(answers) if place not in inside])
         for place in inside:
             answer = answers[place]

@@ -68,7 +68,7 @@ def _claim(out: Path, pairs: Pairs) -> None:
         {
             "stage": "compare",
             "mode": pairs.before.mode.value,
-            "data": pairs.before.data.model_dump(),
+            "data": pairs.before.data.model_dump(exclude={"products"}),
             "before": pairs.before.model.digest,
             "after": pairs.after.model.digest,
         },

@@ -13,6 +13,7 @@ from trainer.data_directory import data_digest, read_samples
 from trainer.evaluation.evaluate.predictions import PREDICTIONS_NAME, Prediction, read_predictions
 from trainer.evaluation.evaluate.result import Evaluation, read_evaluation
 from trainer.metrics import correct
+from trainer.products import product_of
 from trainer.records import Sample
 
 
@@ -33,6 +34,11 @@ class Pair:
     def right(self) -> tuple[bool, bool]:
         """Whether the answer was right before, and after."""
         return _right(self.before), _right(self.after)
+
+    @property
+    def product(self) -> str:
+        """The sample's product. Without a data directory it is that of the log, or the sample's id if it has none."""
+        return product_of(self.sample) if self.sample else self.before.product_or_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Literal, Self
 
@@ -14,6 +15,7 @@ from trainer.evaluation.compare.pairs import Pair, Pairs
 from trainer.evaluation.evaluate.predictions import Prediction
 from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedData, EvaluatedEndpoint
 from trainer.metrics import shows
+from trainer.products import counted
 from trainer.runs.markdown import table
 
 COMPARISON_NAME = "comparison.json"
@@ -24,6 +26,11 @@ _INTRO = """\
 method 10). `worse`: samples that were right and are wrong now; `better`: the other way round. `p`: McNemar's exact
 test, two-sided; with few flips the interval can leave out 0 while p is large, and then p decides. The rows share
 samples, and p is not corrected for multiple comparisons."""
+
+_ALIKE = """\
+Answers about one product are alike. So its samples count as fewer in the interval (effective number of samples, Rao and
+Scott 1992), and where a product repeats, `p` is of the exact randomization test over whole products (Fisher 1935), also
+two-sided."""
 
 _NO_DIMENSIONS = "The dimensions of the samples are unknown because `--data` was not given."
 
@@ -114,9 +121,9 @@ def compare(pairs: Pairs) -> Comparison:
         before=pairs.before.model,
         after=pairs.after.model,
         confidence_level=LEVEL,
-        overall=paired(right for _, right in rows),
+        overall=_paired(pairs.pairs),
         dimensions={
-            dimension: paired(right for pair, right in rows if pair.sample and shows(pair.sample, dimension))
+            dimension: _paired(pair for pair in pairs.pairs if pair.sample and shows(pair.sample, dimension))
             for dimension in Dimension
         }
         if known
@@ -125,14 +132,21 @@ def compare(pairs: Pairs) -> Comparison:
     )
 
 
+def _paired(pairs: Iterable[Pair]) -> Paired:
+    some = list(pairs)
+    return paired([pair.right for pair in some], [pair.product for pair in some])
+
+
 def render(comparison: Comparison) -> str:
     """The comparison as Markdown whose tables also line up as plain text."""
     one, data = comparison, comparison.data
     limited = f" (the first of {data.samples})" if data.evaluated < data.samples else ""
     parts = [
         f"# {one.before.title} → {one.after.title}, {one.mode}: {_points(one.overall.difference)} points",
-        f"{data.evaluated} samples{limited}.\nbefore {one.before.digest}\nafter {one.after.digest}\ndata {data.digest}",
+        f"{counted(data.evaluated, one.overall.products)}{limited}.\n"
+        f"before {one.before.digest}\nafter {one.after.digest}\ndata {data.digest}",
         _INTRO.format(level=one.confidence_level),
+        _ALIKE if one.overall.products is not None else "",
         _scores(one),
         "" if one.dimensions else _NO_DIMENSIONS,
         f"## Flips\n\n{one.overall.right_to_wrong} right → wrong, {one.overall.wrong_to_right} wrong → right.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from screening.answer import Answer
 from screening.boxes import Box
 from screening.task import Dimension
-from trainer.metrics import Judged, Share, share
+from trainer.metrics import Judged, Share, share_by_product
+from trainer.products import repeated
 
 OVERLAP = 0.5
 """Minimum intersection over union of a box that counts as overlapping the true one."""
@@ -51,6 +52,8 @@ class _Found:
     kinds: frozenset[str]
     truth: Box
     given: Box | None
+    product: Hashable
+    """Faults with the same value count as alike."""
 
     @property
     def centred(self) -> bool:
@@ -63,7 +66,8 @@ class _Found:
 
 def locating(judged: Sequence[Judged], level: float = 0.95) -> Locating:
     """Compare the regions of the answers, which are on the pictures, with the true ones."""
-    found = [fault for one in judged for fault in _found(one)]
+    alike = repeated([one.product for one in judged]) is not None
+    found = [fault for one in judged for fault in _found(one, alike)]
     kinds = sorted({(fault.dimension, kind) for fault in found for kind in fault.kinds})
     findings = [finding for one in judged if isinstance(one.result, Answer) for finding in one.result.findings]
     return Locating(
@@ -75,12 +79,13 @@ def locating(judged: Sequence[Judged], level: float = 0.95) -> Locating:
             )
             for dimension, kind in kinds
         },
-        without_box=share(sum(fault.given is None for fault in found), len(found), level),
+        without_box=_share_of(found, [fault.given is None for fault in found], level),
         dropped_boxes=sum(finding.dropped_boxes for finding in findings),
     )
 
 
-def _found(judged: Judged) -> list[_Found]:
+def _found(judged: Judged, alike: bool) -> list[_Found]:
+    """The faults of one sample. They count as independent unless several samples show the same product (`alike`)."""
     if not isinstance(judged.result, Answer):
         return []
     findings = {finding.option: finding for finding in judged.result.findings}
@@ -92,12 +97,17 @@ def _found(judged: Judged) -> list[_Found]:
         for dimension in sorted(picture.dimensions & (finding.dimensions or frozenset())):
             if (truth := picture.box_of(dimension)) is not None:
                 kinds = frozenset(defect.kind for defect in picture.defects if defect.dimension is dimension)
-                found.append(_Found(dimension, kinds, truth, given.get(dimension)))
+                product = judged.product if alike else object()
+                found.append(_Found(dimension, kinds, truth, given.get(dimension), product))
     return found
 
 
 def _placed(found: Sequence[_Found], level: float) -> Placed:
     return Placed(
-        centre=share(sum(fault.centred for fault in found), len(found), level),
-        overlap=share(sum(fault.overlapping for fault in found), len(found), level),
+        centre=_share_of(found, [fault.centred for fault in found], level),
+        overlap=_share_of(found, [fault.overlapping for fault in found], level),
     )
+
+
+def _share_of(found: Sequence[_Found], right: Sequence[bool], level: float) -> Share:
+    return share_by_product(right, [fault.product for fault in found], level)

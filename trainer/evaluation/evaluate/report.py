@@ -14,6 +14,7 @@ from trainer.evaluation.evaluate.plot import PLOT_NAME, plot
 from trainer.evaluation.evaluate.result import SCORES_NAME, EvaluatedEndpoint, Evaluation
 from trainer.evaluation.reliability import Reliability
 from trainer.metrics import DimensionVerdicts, Score, Scores, Share, Verdicts, WeightedScore
+from trainer.products import counted
 from trainer.runs.markdown import table
 
 REPORT_NAME = "report.md"
@@ -24,6 +25,10 @@ _SCORE_INTRO = """\
 A readable answer is correct if every option that it names is in the label. A dimension's score is measured on
 the samples in which at least one picture shows that issue; the paper does not say how it assigns samples to dimensions.
 `random` is the score of guessing one of A, B, C, D, N blindly on the same samples."""
+
+_ALIKE = """\
+Answers about one product are alike, so its samples count as fewer in the intervals (effective number of samples, Rao
+and Scott 1992). The interval of the calibration error counts each sample."""
 
 _COT_INTRO = """\
 ## Pictures
@@ -80,8 +85,10 @@ def render(evaluation: Evaluation) -> str:
     limited = f" (the first of {data.samples})" if data.evaluated < data.samples else ""
     parts = [
         f"# {evaluation.model.title}, {evaluation.asked}: {_percent(scores.overall.correct)}",
-        f"{data.evaluated} samples{limited}, {scores.confidence_level:.0%} intervals (Wilson), {evaluation.created}.\n"
+        f"{counted(data.evaluated, data.products)}{limited}, {scores.confidence_level:.0%} intervals (Wilson), "
+        f"{evaluation.created}.\n"
         f"{'endpoint' if evaluation.endpoint else 'checkpoint'} {evaluation.model.digest}\ndata {data.digest}",
+        _ALIKE if data.products is not None else "",
         _endpoint(evaluation.endpoint) if evaluation.endpoint else "",
         _SCORE_INTRO,
         _score_table(scores),

@@ -19,7 +19,8 @@ from trainer.evaluation.evaluate.identity import EndpointModel, Identity
 from trainer.evaluation.evaluate.locating import Locating, locating
 from trainer.evaluation.evaluate.predictions import Prediction, Predictions
 from trainer.evaluation.reliability import Reliability, summarise
-from trainer.metrics import METRICS, Metric, Scores, Share, evaluate_scores, share
+from trainer.metrics import METRICS, Judged, Metric, Scores, Share, evaluate_scores, share_by_product
+from trainer.products import repeated
 from trainer.records import Sample
 
 SCORES_NAME = "scores.json"
@@ -78,6 +79,8 @@ class EvaluatedData(_Record):
     evaluated: int
     frozen: bool = False
     """Whether it is the test set of a `trainer split`."""
+    products: int | None = Field(None, exclude_if=lambda products: products is None)
+    """Number of products of the evaluated samples; None if each sample has its own."""
 
 
 class Tokens(_Record):
@@ -165,14 +168,20 @@ def conclude(
         created=now(),
         checkpoint=model if isinstance(model, EvaluatedCheckpoint) else None,
         endpoint=model if isinstance(model, EvaluatedEndpoint) else None,
-        data=EvaluatedData(digest=identity.data, samples=len(everything), evaluated=len(samples), frozen=frozen),
+        data=EvaluatedData(
+            digest=identity.data,
+            samples=len(everything),
+            evaluated=len(samples),
+            frozen=frozen,
+            products=repeated([one.product for one in judged]),
+        ),
         mode=identity.mode,
         locate=identity.locate,
         locating=locating(judged, confidence_level) if identity.locate else None,
         scores=evaluate_scores(judged, confidence_level, metrics),
         reliability=summarise(confidences, right, confidence_level) if known else None,
         uncalibrated=summarise(probabilities, right, confidence_level) if known and calibrated else None,
-        out_of_domain=_out_of_domain(answered, confidence_level),
+        out_of_domain=_out_of_domain(answered, judged, confidence_level),
         tokens=_tokens(answered),
         versions=versions(OUR_ENGINE if by_us else CLIENT),
     )
@@ -209,9 +218,14 @@ def versions(packages: Iterable[str] = OUR_ENGINE) -> dict[str, str]:
     return found
 
 
-def _out_of_domain(answered: Sequence[Prediction], confidence_level: float) -> Share | None:
-    known = [one.domain_score for one in answered if one.domain_score is not None]
-    return share(sum(score >= 1 for score in known), len(known), confidence_level) if known else None
+def _out_of_domain(answered: Sequence[Prediction], judged: Sequence[Judged], confidence_level: float) -> Share | None:
+    known = [
+        (one.domain_score >= 1, sample.product)
+        for one, sample in zip(answered, judged, strict=True)
+        if one.domain_score is not None
+    ]
+    flagged, products = [flag for flag, _ in known], [product for _, product in known]
+    return share_by_product(flagged, products, confidence_level) if known else None
 
 
 def _tokens(answered: Sequence[Prediction]) -> Tokens:

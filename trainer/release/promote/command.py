@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 NOT_PROMOTED = 1
 """Exit status when the version does not pass the gate, or when the same command must continue an evaluation."""
 
-STORE_HELP = "store that `publish` was given as --store; the default registry is in its parent directory"
+STORE_HELP = (
+    "checkpoint store, as this machine has it mounted; checkpoints are looked for in it by their names (default: where "
+    "`publish` had it). The default registry is in its parent directory"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,8 +91,8 @@ def promote(args: argparse.Namespace) -> int:
     from trainer.release.promote.standing import read_standing
 
     registry = need_registry(args)
-    candidate = _find(registry, args.version)
-    standing = read_standing(registry)
+    candidate = _find(registry, args.version).in_store(args.store)
+    standing = read_standing(registry, args.store)
     production, doubt = standing.version, standing.doubt(candidate)
     if doubt and not args.force:
         raise MoveError(f"{doubt}. {_remedy(standing)}")

@@ -41,16 +41,19 @@ def whole(version: Version) -> Manifest:
     return manifest
 
 
-def loses_places(production: Version, manifest: Manifest) -> bool:
+def loses_places(production: Version, manifest: Manifest) -> bool | None:
     """Whether the version in production can say where faults are, and the candidate with this manifest cannot.
 
-    A damaged production version counts as one that cannot, because it may be the reason for the promotion.
+    None if the candidate cannot and production's manifest cannot be read. This must not stop a promotion, because a
+    lost or damaged production version may be the reason for it.
     """
+    if manifest.prompt.locate is not None:
+        return False
     try:
         before = read_manifest(production.directory)
     except CheckpointError:
-        return False
-    return before.prompt.locate is not None and manifest.prompt.locate is None
+        return None
+    return before.prompt.locate is not None
 
 
 def evaluation_of(version: Version, given: Path | None, test: TestSet, out: Path) -> Path:

@@ -4,6 +4,9 @@ There are two kinds of criteria. *Floors* apply to every version. Criteria *agai
 both versions answered the same samples, and the one-sided 95 % bound of the paired difference must stay within a
 margin. So a version does not pass by chance: it fails if the test set is too small to show that it is not worse.
 
+Where several samples show the same product, the bounds are those of fewer samples (`trainer.products`), and the
+bootstrap draws whole products.
+
 - Scores, choices, `N` recall and unreadable answers: Newcombe's bound for paired proportions
   (`trainer.evaluation.compare.paired`) at twice the one-sided risk.
 - `N` precision: the percentile of a paired bootstrap with a fixed seed (B. Efron, R. Tibshirani, An Introduction to the
@@ -15,7 +18,7 @@ margin. So a version does not pass by chance: it fails if the test set is too sm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -23,11 +26,12 @@ from pydantic import BaseModel, ConfigDict
 
 from screening.answer import Answer
 from screening.task import NONE, STANDARD_DIMENSIONS, Dimension
-from trainer.evaluation.compare.paired import Paired, difference_interval, paired
+from trainer.evaluation.compare.paired import Paired, paired
 from trainer.evaluation.compare.pairs import Pairs
 from trainer.evaluation.evaluate.predictions import Prediction
 from trainer.evaluation.evaluate.result import Evaluation
-from trainer.metrics import Judged, Score, balance, evaluate_scores, none_class, shows, wilson
+from trainer.metrics import Judged, Score, balance, evaluate_scores, none_class, shows
+from trainer.products import product_totals
 from trainer.records import Sample
 from trainer.release.promote.limits import Limits
 
@@ -101,10 +105,11 @@ def _judged(sample: Sample, prediction: Prediction) -> Judged:
 def _floors(
     new: Sequence[Judged], evaluation: Evaluation, limits: Limits, dimensions: Collection[Dimension]
 ) -> Iterator[Criterion]:
-    floors, scores = limits.floors, evaluate_scores(new)
-    yield _above_guessing("score", scores.overall, limits.level)
+    # The lower end of the two-sided interval at 2 · level - 1 is the one-sided bound at `level`.
+    floors, scores = limits.floors, evaluate_scores(new, 2 * limits.level - 1)
+    yield _above_guessing("score", scores.overall)
     for dimension in dimensions:
-        yield _above_guessing(f"score, {dimension.title}", scores.dimensions[dimension], limits.level)
+        yield _above_guessing(f"score, {dimension.title}", scores.dimensions[dimension])
     none = scores.none
     yield _floor("N precision", none.precision.percent, floors.none_precision, none.precision.n)
     yield _floor("N recall", none.recall.percent, floors.none_recall, none.recall.n)
@@ -113,10 +118,8 @@ def _floors(
     yield _floor("calibration error", _calibration(evaluation), floors.calibration, len(new), at_least=False)
 
 
-def _above_guessing(name: str, score: Score, level: float) -> Criterion:
-    right, n = score.correct.hits, score.correct.n
-    measured = 100 * wilson(right, n, 2 * level - 1)[0] if n else None
-    limit = score.baseline or 0.0
+def _above_guessing(name: str, score: Score) -> Criterion:
+    measured, limit = score.correct.low, score.baseline or 0.0
     return Criterion(
         name=name,
         against_production=False,
@@ -126,7 +129,7 @@ def _above_guessing(name: str, score: Score, level: float) -> Criterion:
         measured=measured,
         limit=limit,
         at_least=True,
-        n=n,
+        n=score.correct.n,
         passed=measured is not None and measured > limit,
     )
 
@@ -155,7 +158,8 @@ def _against_production(
     def shares(
         name: str, holds: Right, margin: float, among: Right = lambda _: True, *, more: bool = True
     ) -> Criterion:
-        counts = paired((holds(one), holds(other)) for one, other in both if among(one))
+        asked = [(one, other) for one, other in both if among(one)]
+        counts = paired([(holds(one), holds(other)) for one, other in asked], [one.product for one, _ in asked])
         return _paired(name, counts, margin, level, more_is_better=more)
 
     yield shares("score", lambda one: one.correct, margins.overall)
@@ -172,8 +176,7 @@ def _against_production(
 
 def _paired(name: str, counts: Paired, margin: float, level: float, *, more_is_better: bool) -> Criterion:
     """Compare the one-sided bound of the difference, which is an end of the two-sided interval at 2 · level - 1."""
-    cells = counts.both_right, counts.right_to_wrong, counts.wrong_to_right, counts.both_wrong
-    low, high = difference_interval(*cells, level=2 * level - 1) if counts.n else (None, None)
+    low, high = counts.bounds(2 * level - 1) or (None, None)
     bound = low if more_is_better else high
     measured = None if bound is None else 100 * bound
     return _compared(
@@ -185,31 +188,37 @@ def _precision(old: Sequence[Judged], new: Sequence[Judged], margin: float, leve
     before, after = none_class(old).precision, none_class(new).precision
     label = np.array([not one.sample.options for one in new])
     said = [np.array([_says_none(one) for one in side]) for side in (old, new)]
-    measured = bootstrap_bound(label, *said, level=level)
+    measured = bootstrap_bound(label, *said, level=level, products=[one.product for one in new])
     return _compared(
         "N precision", "bootstrap bound", before.percent, after.percent, measured, margin, after.n, at_least=True
     )
 
 
-def bootstrap_bound(label: np.ndarray, old: np.ndarray, new: np.ndarray, *, level: float) -> float | None:
+def bootstrap_bound(
+    label: np.ndarray, old: np.ndarray, new: np.ndarray, *, level: float, products: Sequence[str] | None = None
+) -> float | None:
     """Lower one-sided bound of the difference in precision, new - old, in percentage points.
 
     Args:
         label: whether the label of each sample is `N`.
         old: whether the old version answered `N`, per sample.
         new: whether the new version did.
+        products: the product of each sample, for resamples of whole products (A. C. Davison, D. V. Hinkley, Bootstrap
+            Methods and their Application, 1997, section 3.8); None if each sample has its own.
 
     Returns:
         None if one of the two never answers `N`.
     """
     if not (old.any() and new.any()):
         return None
+    named: Sequence[Hashable] = range(len(label)) if products is None else products
+    # One row per product: samples for which each version said `N`, and those for which it was right to.
+    counts = np.array([product_totals(flags, named) for flags in (old, label & old, new, label & new)]).T
     rng, differences = np.random.default_rng(SEED), []
     for _ in range(RESAMPLES):
-        drawn = rng.integers(0, len(label), len(label))
-        truth, before, after = label[drawn], old[drawn], new[drawn]
-        if before.any() and after.any():
-            differences.append((truth & after).sum() / after.sum() - (truth & before).sum() / before.sum())
+        before, before_right, after, after_right = counts[rng.integers(0, len(counts), len(counts))].sum(0)
+        if before and after:
+            differences.append(after_right / after - before_right / before)
     return 100 * float(np.quantile(differences, 1 - level)) if differences else None
 
 

@@ -11,6 +11,7 @@ from trainer.data_directory import data_digest, read_samples
 from trainer.evaluation.compare.command import write_comparison
 from trainer.evaluation.compare.pairs import read_pairs
 from trainer.evaluation.evaluate.result import now
+from trainer.products import repeated
 from trainer.release.promote.evidence import TestSet, check_unseen, evaluation_of, loses_places
 from trainer.release.promote.gate import LOST_PLACES, measure_criteria, shown_dimensions
 from trainer.release.promote.limits import Limits
@@ -54,6 +55,7 @@ def measure(
     old = evaluation_of(production, given.production, test, out) if production else new
     pairs = read_pairs(old, new, test.data)
     shown = shown_dimensions(pairs, manifest.dimensions)
+    lost = loses_places(production, manifest) if production else False
     gate = Gate(
         created=now(),
         candidate=Side(version=candidate.number, digest=candidate.digest, evaluation=str(new)),
@@ -63,12 +65,14 @@ def measure(
         mode=test.mode,
         data=pairs.after.data.digest,
         samples=len(pairs.pairs),
+        products=repeated([pair.product for pair in pairs.pairs]),
         limits=limits,
         frozen=pairs.after.data.frozen,
         not_shown=tuple(dimension.title for dimension in manifest.dimensions if dimension not in shown),
+        places_unknown=lost is None,
         criteria=[
             *measure_criteria(pairs, limits, first=production is None, dimensions=shown),
-            *([LOST_PLACES] if production and loses_places(production, manifest) else []),
+            *([LOST_PLACES] if lost else []),
         ],
     )
     if production:

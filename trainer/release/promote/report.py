@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from screening.answer import Mode
 from screening.runtime.atomic_write import write_atomically
+from trainer.products import counted
 from trainer.release.promote.gate import Criterion
 from trainer.release.promote.limits import Limits
 from trainer.runs.markdown import table
@@ -48,10 +49,15 @@ class Gate(BaseModel):
     data: str
     """Digest of the test set."""
     samples: int
+    products: int | None = Field(None, exclude_if=lambda products: products is None)
+    """Number of products of the test set; None if each sample has its own."""
     frozen: bool = True
     """Whether the data is the frozen test set of a `trainer split`."""
     not_shown: tuple[str, ...] = ()
     """Dimensions of the candidate that no sample of the test set shows; they have no criteria."""
+    places_unknown: bool = False
+    """Whether the candidate cannot say where faults are, and production's checkpoint could not be read, so that it is
+    not known whether production can."""
     limits: Limits
     criteria: list[Criterion]
 
@@ -89,9 +95,19 @@ def render(gate: Gate) -> str:
     verdict = f"{len(gate.failed)} of {len(gate.criteria)} criteria are not met" if gate.failed else "passed"
     return (
         f"# Version {gate.candidate.version}, {against}, {gate.mode}: {verdict}\n\n"
-        f"{gate.samples} samples.\ncandidate {gate.candidate.digest}\n"
+        f"{counted(gate.samples, gate.products)}.\ncandidate {gate.candidate.digest}\n"
         f"{f'production {production.digest}' if production else ''}\ndata {gate.data}\n\n"
-        f"{_INTRO.format(level=gate.limits.level)}{_not_frozen(gate)}{_without_dimensions(gate)}\n\n{_table(gate)}\n"
+        f"{_INTRO.format(level=gate.limits.level)}{_alike(gate)}{_not_frozen(gate)}{_without_dimensions(gate)}"
+        f"{_places_unknown(gate)}\n\n{_table(gate)}\n"
+    )
+
+
+def _alike(gate: Gate) -> str:
+    if gate.products is None:
+        return ""
+    return (
+        "\n\nAnswers about one product are alike, so its samples count as fewer in the bounds (effective number of "
+        "samples, Rao and Scott 1992), and the bootstrap draws whole products."
     )
 
 
@@ -109,6 +125,15 @@ def _without_dimensions(gate: Gate) -> str:
         return ""
     return (
         f"\n\nNo sample of the test set shows these dimensions, so they have no criteria: {', '.join(gate.not_shown)}."
+    )
+
+
+def _places_unknown(gate: Gate) -> str:
+    if not gate.places_unknown:
+        return ""
+    return (
+        "\n\nThe candidate cannot say where faults are. Whether production can was not checked, because its checkpoint "
+        "could not be read. If its store is mounted elsewhere, give `promote --store`."
     )
 
 

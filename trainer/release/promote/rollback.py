@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.release.promote.command import STORE_HELP, add_move_options
@@ -26,15 +28,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from trainer.release.promote.moves import user_and_machine
 
-    print(rollback(need_registry(args), by=args.by or user_and_machine(), reason=args.reason, force=args.force))
+    by = args.by or user_and_machine()
+    print(rollback(need_registry(args), by=by, reason=args.reason, force=args.force, store=args.store))
     return 0
 
 
-def rollback(registry: Registry, *, by: str, reason: str, force: bool = False) -> str:
+def rollback(registry: Registry, *, by: str, reason: str, force: bool = False, store: Path | None = None) -> str:
     """Point the alias `production` to the previous version, if its directory is still complete.
+
+    Without `store`, a directory that cannot be read here is a warning: it may lie in a store that only services reach.
 
     Args:
         force: roll back although history and registry disagree about the version in production.
+        store: the checkpoint store as this machine has it mounted; None looks where the publisher had it.
 
     Returns:
         A line for people.
@@ -42,10 +48,9 @@ def rollback(registry: Registry, *, by: str, reason: str, force: bool = False) -
     Raises:
         MoveError: no version is in production, none was before it, or that one was deleted or replaced; or history
             and registry disagree.
-        CheckpointError: the directory of the previous version is incomplete.
+        CheckpointError: the directory of the previous version is incomplete, or is not in `store`.
         RegistryError: the registry does not answer.
     """
-    from trainer.release.promote.evidence import whole
     from trainer.release.promote.moves import MoveError, move
     from trainer.release.promote.standing import read_standing
 
@@ -58,7 +63,7 @@ def rollback(registry: Registry, *, by: str, reason: str, force: bool = False) -
     if current is None:
         raise MoveError("no version is in production. `promote` makes the first one production")
     target = _before(registry, standing.history, current)
-    whole(target)
+    _check(target, store)
     move(registry, standing.alias, target, "rollback", by=by, reason=reason, forced=bool(doubt))
     return f"production: version {current} → version {target.number}, rolled back"
 
@@ -84,3 +89,24 @@ def _before(registry: Registry, history: History, current: int) -> Version:
             "model was registered again. Promote the version that you want"
         )
     return target
+
+
+def _check(target: Version, store: Path | None) -> None:
+    """Check the directory of the version that production goes back to.
+
+    Raises:
+        CheckpointError: it is incomplete, or is not in `store`.
+    """
+    from screening.errors import CheckpointUnavailable
+    from trainer.release.promote.evidence import whole
+
+    try:
+        whole(target.in_store(store))
+    except CheckpointUnavailable as error:
+        if store is not None:
+            raise
+        print(
+            f"warning: version {target.number} was not checked: {error}. Services check it before they load it. To "
+            "check it here, give --store",
+            file=sys.stderr,
+        )

@@ -8,6 +8,7 @@ a production version that the alias does not point to, `promote` refuses and a p
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from screening.checkpoint.registry import PRODUCTION, Registry, Version
 from screening.errors import RegistryError
@@ -68,8 +69,11 @@ class Standing:
         )
 
 
-def read_standing(registry: Registry) -> Standing:
+def read_standing(registry: Registry, store: Path | None = None) -> Standing:
     """Ask the registry which version is in production.
+
+    Args:
+        store: the checkpoint store as this machine has it mounted; None keeps the publisher's path.
 
     Raises:
         RegistryError: the registry does not answer.
@@ -82,7 +86,7 @@ def read_standing(registry: Registry) -> Standing:
             fault = str(error)
         else:
             fault = None if version else f"the alias '{PRODUCTION}' points to version {alias}, which does not exist"
-    return Standing(alias, version, fault, read_history(registry))
+    return Standing(alias, version and version.in_store(store), fault, read_history(registry))
 
 
 def _told(last: Move) -> str:

@@ -126,7 +126,8 @@ class RegistrySettings(_Section):
     """Where models are published."""
 
     store: Path
-    """Directory in which services find published checkpoints (`publish --store`)."""
+    """Directory in which services find published checkpoints (`publish --store`), as this machine has it mounted. The
+    checkpoint in production is looked for in it by its name."""
     tracking_uri: str | None = None
     """MLflow address of the registry. Default: the environment's MLFLOW_TRACKING_URI, else `mlflow.db` beside the
     store."""

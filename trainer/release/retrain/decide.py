@@ -10,6 +10,7 @@ from trainer.release.promote.moves import read_history
 from trainer.release.promote.standing import read_standing
 from trainer.release.retrain.collect import Collector, News, news
 from trainer.release.retrain.config import Settings
+from trainer.release.retrain.context import SPLIT_NAME
 from trainer.release.retrain.errors import NO_START, BadInput
 from trainer.release.retrain.ledger import Ledger
 from trainer.release.retrain.state import Decision, Run, State, utc_now
@@ -22,7 +23,7 @@ def decide(settings: Settings, state: State, registry: Registry, collector: Coll
 
     Raises:
         BadInput: there is work, and no checkpoint from which the training could start.
-        DataError, CollectError: the data cannot be read.
+        DataError, CollectError, SplitError: the data cannot be read.
         RegistryError: the registry does not answer.
     """
     now = utc_now()
@@ -30,7 +31,7 @@ def decide(settings: Settings, state: State, registry: Registry, collector: Coll
         if _needs_gpu(run) and (spent := _spent(settings, ledger, now)):
             return _decision("skip", f"run {run.id} is not finished, and {spent}")
         return _decision("run", f"run {run.id} is not finished; it continues after {_last(run)}")
-    found = news(collector, snapshot_of(state.finished))
+    found = news(collector, snapshot_of(state.finished), settings.work / SPLIT_NAME)
     reasons = [
         *_too_few(settings, found),
         *_too_recent(settings, state.finished, registry, now),

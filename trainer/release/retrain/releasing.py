@@ -51,7 +51,7 @@ def start_of(context: Context) -> Result:
 
 
 def production_now(context: Context) -> Version | None:
-    """The version in production.
+    """The version in production, with its directory in the store of the settings.
 
     Raises:
         RegistryTrouble: alias and history disagree.
@@ -59,7 +59,7 @@ def production_now(context: Context) -> Version | None:
     """
     if context.registry.missing:
         return None
-    standing = read_standing(context.registry)
+    standing = _standing(context)
     if doubt := standing.doubt():
         raise RegistryTrouble(f"{doubt}. Look at `python -m trainer history`, then promote the right version by hand")
     return standing.version
@@ -74,7 +74,7 @@ def publish(context: Context, directory: Path) -> Result:
 
 def gate(context: Context, out: Path) -> Result:
     """Compare the candidate with production, using the existing evaluations."""
-    candidate, standing = _candidate(context), read_standing(context.registry)
+    candidate, standing = _candidate(context), _standing(context)
     production = standing.version
     _see_that_production_stayed(context, production)
     found, measuring = context.of("evaluate"), context.settings.measuring
@@ -101,7 +101,7 @@ def promote(context: Context, _out: Path) -> Result:
         Stale: a later run has begun.
         MoveError, RegistryError: the alias cannot be moved.
     """
-    candidate, standing = _candidate(context), read_standing(context.registry)
+    candidate, standing = _candidate(context), _standing(context)
     last = standing.history.last
     if standing.alias == candidate.number:
         return {"before": last.before if last else None, "after": candidate.number}
@@ -126,6 +126,10 @@ def promote(context: Context, _out: Path) -> Result:
     return {"before": made.before, "after": made.after}
 
 
+def _standing(context: Context) -> Standing:
+    return read_standing(context.registry, context.settings.registry.store)
+
+
 def _candidate(context: Context) -> Version:
     number = int(context.of("publish")["version"])
     version = context.registry.version(number)
@@ -133,7 +137,7 @@ def _candidate(context: Context) -> Version:
         raise RegistryTrouble(
             f"version {number}, which this run published, was deleted; remove its stage from the state"
         )
-    return version
+    return version.in_store(context.settings.registry.store)
 
 
 def _see_that_production_stayed(context: Context, now: Version | None) -> None:

@@ -12,7 +12,7 @@ from trainer.data.collect.errors import NothingReviewed
 from trainer.data.collect.export import Item
 from trainer.data.collect.samples import choose, record_of
 from trainer.data.collect.service import ReviewService
-from trainer.data.collect.snapshot import collect, read_export, read_snapshot
+from trainer.data.collect.snapshot import collect, read_export, read_snapshot, unusable_tasks
 from trainer.records import Sample
 from trainer.release.retrain.truth import Truth
 
@@ -32,11 +32,16 @@ class Reviews:
     def describes(self) -> Any:
         return {"service": self.service}
 
-    def truths(self) -> dict[str, Truth]:
-        """The labels as the service states them now; no picture is fetched."""
+    def truths(self, run: Path | None) -> dict[str, Truth]:
+        """The labels as the service states them now; no picture is fetched.
+
+        Questions whose pictures the last finished run could not use are left out: they are in no snapshot, so their
+        labels would be new again at every decision.
+        """
+        unusable = unusable_tasks(run / SNAPSHOT_NAME) if run else set()
         with self._open() as service:
             chosen, _ = choose(read_export(service))
-        return {name: _truth(name, item) for name, item in chosen.items()}
+        return {name: _truth(name, item) for name, item in chosen.items() if item.task not in unusable}
 
     def directories(self, run: Path) -> Sequence[Path]:
         """Collect the reviews into the run's directory, once: a run that is killed later keeps its snapshot."""

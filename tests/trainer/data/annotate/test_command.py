@@ -44,6 +44,22 @@ def test_the_command_takes_the_key_from_the_variable_and_writes_it_nowhere(endpo
         assert "secret-4711" not in path.read_text()
 
 
+def test_white_space_around_the_key_is_left_out(endpoint, order, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", " secret-4711\r\n")
+    assert main(words(order)) == 0
+    assert {asked.headers["authorization"] for asked in endpoint.asked} == {"Bearer secret-4711"}
+
+
+@pytest.mark.parametrize("key", ["secret 4711", "secret\n4711", "sécret-4711"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(endpoint, order, monkeypatch, capsys, key):
+    monkeypatch.setenv("TEACHER_KEY", key)
+    assert main(words(order, "--api-key-env", "TEACHER_KEY")) == 2
+    errors = capsys.readouterr().err
+    assert "TEACHER_KEY holds characters that an API key cannot have" in errors
+    assert "4711" not in errors
+    assert not endpoint.asked
+
+
 def test_an_unfinished_run_has_its_own_exit_status(endpoint, order, capsys):
     assert main(words(order, "--max-tokens-total", "500")) == 1
     assert "run the same command with a higher --max-tokens-total" in capsys.readouterr().out

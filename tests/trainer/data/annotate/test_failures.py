@@ -65,6 +65,13 @@ def test_retry_after_is_obeyed_for_all(endpoint, order, clock, headers, least):
     assert len(times) == 31
 
 
+def test_the_message_about_a_header_that_cannot_be_sent_hides_the_key(endpoint, order, clock):
+    with pytest.raises(EndpointUnusable, match="Bearer …") as caught:
+        annotate_by_teacher(replace(order, api_key="secret-4711\n", tries=1), clock)
+    assert "4711" not in str(caught.value)
+    assert not endpoint.asked
+
+
 def test_retry_after_may_be_a_date(endpoint, order, clock):
     dated = Say("later", status=503, headers={"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"})
     endpoint.speak = lambda asked: dated if len(endpoint.asked) == 1 else honest(asked)

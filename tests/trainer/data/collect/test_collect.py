@@ -22,7 +22,7 @@ from tests.trainer.data.collect.reviews import AGREEMENT, KEY, Reviews, serve
 from trainer.__main__ import main
 from trainer.data.collect.errors import CollectError
 from trainer.data.collect.service import ReviewService
-from trainer.data.collect.snapshot import Snapshot, collect
+from trainer.data.collect.snapshot import Snapshot, collect, unusable_tasks
 from trainer.data_directory import data_digest, read_samples
 from trainer.records import Sample
 from trainer.runs.run_directory import RunMismatch
@@ -272,6 +272,21 @@ def test_a_picture_that_cannot_be_decoded_leaves_its_sample_out(reviews: Reviews
     assert reason.startswith("a picture cannot be used: ")
     assert reviews.exports[0]["tasks"] == ["tsk_001"]
     assert len(list((tmp_path / "s" / "pictures").iterdir())) == 5, "nothing that the service does not know of"
+
+
+def test_the_tasks_that_a_picture_leaves_out_are_known_later(reviews: Reviews, tmp_path: Path) -> None:
+    reviews.add(1, "A")
+    reviews.add(2, "B", reason="gold")
+    digest = sha256(b"no picture").hexdigest()
+    reviews.pictures[digest] = b"no picture"
+    reviews.add(3, "A")["files"][3]["sha256"] = digest
+    assert unusable_tasks(tmp_path / "s") == set()
+    collected(reviews, tmp_path / "s")
+    assert unusable_tasks(tmp_path / "s") == {"tsk_003"}
+    for damaged in ("{", "[]", '{"task": "tsk_003"}'):
+        (tmp_path / "s" / "left-out.jsonl").write_text(damaged)
+        with pytest.raises(RunMismatch, match=r"left-out\.jsonl is damaged"):
+            unusable_tasks(tmp_path / "s")
 
 
 @pytest.mark.parametrize(

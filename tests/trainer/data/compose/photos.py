@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -15,6 +16,7 @@ from trainer.data.compose.canvas import Canvas
 from trainer.data.compose.inpainters.scene import Scene
 from trainer.data.compose.licences import Licence
 from trainer.data.compose.model_options import ModelOptions
+from trainer.data.compose.segmenters.either import AlphaOrBackdrop
 from trainer.data.render import make_product
 
 SIDE = 96
@@ -152,3 +154,16 @@ class Killed(Scene):
             os.kill(os.getpid(), signal.SIGKILL)
         self.painted.append(seed)
         return super().paint(canvas, seed)
+
+
+class Deadly(AlphaOrBackdrop):
+    """Ends a worker process, as the kernel does when the memory is full. In the main process it cuts as usual."""
+
+    def cut(self, photo: Image.Image) -> Image.Image:
+        if multiprocessing.parent_process():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().cut(photo)
+
+
+def deadly(_: str) -> Deadly:
+    return Deadly()

@@ -14,6 +14,8 @@ import pytest
 from pyarrow import parquet
 
 from tests.trainer.data.import_pairs.tables import json_lines, picture, report, run, shop
+from trainer.data.split.assign import assign, shares_of
+from trainer.data.split.held_out import read_items
 from trainer.data_directory import read_samples
 
 
@@ -74,6 +76,37 @@ def test_columns_of_parquet_files_come_in_many_types(tmp_path: Path) -> None:
     assert report(tmp_path / "gaps")["left_over"] == {"no verdict": 1}
 
 
+@pytest.mark.parametrize("issue", [b"shadow", [b"shadow"]], ids=["text", "list"])
+def test_text_that_a_parquet_file_holds_as_bytes_is_text(tmp_path: Path, issue: bytes | list[bytes]) -> None:
+    rows = shop(tmp_path / "images", [4])
+    columns = {
+        "original": [row["original"].encode() for row in rows],
+        "generated": [row["generated"].encode() for row in rows],
+        "usable": [b"Yes" if row["usable"] else b"no" for row in rows],
+        "why": [None if row["usable"] else issue for row in rows],
+        "note": ["the colour – changed".encode()] * 4,
+    }
+    parquet.write_table(pyarrow.table(columns), tmp_path / "p.parquet")
+    options = ("--dimensions-column", "why", "--comment-column", "note")
+    assert run(tmp_path / "p.parquet", "--images", tmp_path / "images", "--out", tmp_path / "d", *options) == 0
+    (sample,) = read_samples(tmp_path / "d")
+    assert {one.comment for one in sample.generated} == {"the colour – changed"}
+    assert [len(one.dimensions) for one in sample.generated] == [int(not one.usable) for one in sample.generated]
+    assert report(tmp_path / "d")["usable"] == 2
+
+
+def test_a_column_of_comments_that_no_row_has_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = shop(tmp_path / "images", [4])
+    rows[1]["note"] = "too dark"  # lines of JSON may leave it out
+    command = (json_lines(tmp_path / "p.jsonl", rows), "--images", tmp_path / "images", "--out", tmp_path / "d")
+    assert run(*command, "--comment-column", "nots") == 2
+    assert "no row has the column 'nots' (found: original, generated, usable, note)" in capsys.readouterr().err
+    assert not (tmp_path / "d").exists()
+    assert run(*command, "--comment-column", "note") == 0
+    (sample,) = read_samples(tmp_path / "d")
+    assert sorted(one.comment for one in sample.generated) == ["", "", "", "too dark"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -131,6 +164,38 @@ def test_copies_of_a_generated_picture_are_one_picture(tmp_path: Path) -> None:
     assert (left["contradictory verdicts"], left["repeated"]) == (2, 1)
     for sample in read_samples(tmp_path / "d"):
         assert len({(tmp_path / "d" / file).read_bytes() for file in sample.files}) == 5
+
+
+def test_products_that_share_an_original_have_their_own_questions_and_stay_together(tmp_path: Path) -> None:
+    images, out = tmp_path / "images", tmp_path / "d"
+    rows = [row | {"sku": ("red", "blue")[number % 2]} for number, row in enumerate(shop(images, [8]))]
+    file = json_lines(tmp_path / "p.jsonl", rows)
+    assert run(file, "--images", images, "--out", out, "--product-column", "sku") == 0
+    products = {(images / row["generated"]).read_bytes(): row["sku"] for row in rows}
+    samples = read_samples(out)
+    assert sorted(sample.product for sample in samples) == ["blue", "red"]
+    for sample in samples:
+        assert {products[(out / one.file).read_bytes()] for one in sample.generated} == {sample.product}
+    items, halves = read_items(out), shares_of([1, 1, 0, 0])
+    assert all(len(set(assign(items, halves, seed, {}).values())) == 1 for seed in range(20))
+
+
+def test_a_picture_of_two_products_belongs_to_neither(tmp_path: Path) -> None:
+    rows = [row | {"sku": "red"} for row in shop(tmp_path / "images", [5])]
+    rows.append(rows[0] | {"sku": "blue"})
+    file = json_lines(tmp_path / "p.jsonl", rows)
+    assert run(file, "--images", tmp_path / "images", "--out", tmp_path / "d", "--product-column", "sku") == 0
+    assert report(tmp_path / "d")["left_over"] == {"several products": 2}
+
+
+def test_the_name_of_the_only_product_of_an_original_changes_no_question(tmp_path: Path) -> None:
+    rows = [row | {"sku": "red"} for row in shop(tmp_path / "images", [9, 6])]
+    command = (json_lines(tmp_path / "p.jsonl", rows), "--images", tmp_path / "images")
+    assert run(*command, "--out", tmp_path / "with", "--product-column", "sku") == 0
+    assert run(*command, "--out", tmp_path / "without") == 0
+    named, unnamed = read_samples(tmp_path / "with"), read_samples(tmp_path / "without")
+    assert [sample.id for sample in named] == [sample.id for sample in unnamed]
+    assert [sample.label for sample in named] == [sample.label for sample in unnamed]
 
 
 def test_one_file_spelled_in_two_unicode_forms_is_one_file(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from screening.answer import parse_findings
 from screening.runtime import atomic_write
-from tests.trainer.data.compose.photos import cutout, files, make_products, make_references, photographed
+from tests.trainer.data.compose.photos import HERE, cutout, files, make_products, make_references, photographed
 from trainer.__main__ import main
 from trainer.data_directory import data_digest, read_samples
 
@@ -126,6 +126,16 @@ def test_a_killed_run_continues_to_the_same_bytes(
             _render(products, tmp_path / "out")
     assert _render(products, tmp_path / "out") == 0
     assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+def test_a_killed_worker_ends_the_run_and_the_same_command_continues(
+    products: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = (products, tmp_path / "out", "--segmenter", f"{HERE}:deadly")
+    assert _render(*command, "--workers", 2) == 2
+    assert "a worker process died, probably for lack of memory; use fewer --workers" in capsys.readouterr().err
+    assert _render(*command) == 0
+    assert len(read_samples(tmp_path / "out")) == 3
 
 
 def test_a_photo_that_cannot_be_used_is_named_and_the_rest_is_made(

@@ -25,7 +25,7 @@ WRONG = {"AC": "B", "N": "A", "B": "AB", "ABCD": "N", "D": "N"}
 """An answer that is wrong for each label."""
 
 
-def make_data(directory: Path, labels: Sequence[str] = LABELS, *, comment: str = "") -> Path:
+def make_data(directory: Path, labels: Sequence[str] = LABELS, *, comment: str = "", per_product: int = 1) -> Path:
     """Sample n has shadow issues where n is even, layout issues where it is odd."""
     lines = []
     for number, label in enumerate(labels):
@@ -45,8 +45,8 @@ def make_data(directory: Path, labels: Sequence[str] = LABELS, *, comment: str =
             for option in OPTIONS
         ]
         original = {"file": f"pictures/s{number}/original.png"}
-        record = {"id": f"s{number}", "product": "p", "original": original, "generated": generated, "label": label}
-        lines.append(json.dumps(record) + "\n")
+        record = {"id": f"s{number}", "product": f"p{number // per_product}", "original": original}
+        lines.append(json.dumps(record | {"generated": generated, "label": label}) + "\n")
     (directory / "samples.jsonl").write_text("".join(lines))
     return directory
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from fractions import Fraction
 from math import comb
@@ -12,8 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from screening.answer import Mode
-from tests.trainer.evaluation.compare.evaluations import LABELS, WRONG, compare, make_evaluation, result, think
-from trainer.evaluation.compare.paired import difference_interval, mcnemar_exact, paired
+from tests.trainer.evaluation.compare.evaluations import (
+    LABELS,
+    WRONG,
+    compare,
+    make_data,
+    make_evaluation,
+    result,
+    think,
+)
+from trainer.evaluation.compare.paired import difference_interval, mcnemar_exact, paired, sign_flip_exact
 
 pytestmark = pytest.mark.slow
 
@@ -155,3 +164,88 @@ def test_limited_evaluations_are_compared_on_their_common_samples(tmp_path: Path
         assert compare(before, after, out, named) == 0
         assert (result(out)["overall"]["n"], len(result(out)["flips"])) == (3, 3)
     assert "3 samples (the first of 5)" in (tmp_path / "one" / "comparison.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("differences", "p"),
+    [
+        ([], 1.0),
+        ([0, 0], 1.0),
+        ([8], 1.0),
+        ([3, 1], 2 / 4),
+        ([3, -1], 1.0),
+        ([2, 2, 1], 2 / 8),
+        ([2, -1, 1], 6 / 8),  # the sums are 4, 2, 2, 0 and their negatives
+        ([-3, 0, -3, -3], 2 / 8),
+    ],
+)
+def test_the_test_of_whole_products_equals_a_calculation_by_hand(differences: list[int], p: float) -> None:
+    assert sign_flip_exact(differences) == p
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 8))
+def test_products_that_differ_equally_much_are_tested_as_single_samples(worse: int, better: int, size: int) -> None:
+    assert sign_flip_exact([-size] * worse + [size] * better) == pytest.approx(mcnemar_exact(worse, better), rel=1e-9)
+
+
+RIGHT = [(True, True)] * 20 + [(True, False)] * 3 + [(False, True)] * 11 + [(False, False)] * 6
+"""Answers before and after, about 40 samples."""
+
+
+def test_samples_of_different_products_are_compared_as_without_products() -> None:
+    assert paired(RIGHT, [str(number) for number in range(40)]) == paired(RIGHT)
+    assert "products" not in paired(RIGHT).model_dump() and "effective" not in paired(RIGHT).model_dump()
+
+
+def test_eight_equal_answers_about_each_product_say_as_much_as_one() -> None:
+    alone = paired(RIGHT)
+    found = paired([pair for pair in RIGHT for _ in range(8)], [str(number) for number in range(40) for _ in range(8)])
+    assert (found.n, found.products, found.effective) == (320, 40, pytest.approx(40))
+    assert (found.right_to_wrong, found.wrong_to_right) == (24, 88)
+    assert (found.before, found.after, found.difference) == (alone.before, alone.after, alone.difference)
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high))
+    assert found.p_value == pytest.approx(alone.p_value)
+    assert found.bounds(0.9) == pytest.approx(alone.bounds(0.9))
+    assert alone.bounds(0.9) == difference_interval(20, 3, 11, 6, 0.9)
+
+
+def test_without_flips_each_sample_counts_since_a_single_flip_would_count_so_too() -> None:
+    products = [str(number // 8) for number in range(400)]
+    none = paired([(True, True)] * 400, products)
+    assert (none.products, none.effective, none.p_value) == (50, 400, 1.0)
+    assert none.bounds() == difference_interval(400, 0, 0, 0)
+    one = paired([(True, False), *[(True, True)] * 399], products)
+    assert one.effective == pytest.approx(400)
+
+
+def test_a_comparison_names_the_products_if_they_have_several_samples(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data", per_product=2)
+    right, wrong = [think(label) for label in LABELS], [think(WRONG[label]) for label in LABELS]
+    before = make_evaluation(tmp_path / "before", data, wrong, name="old")
+    after = make_evaluation(tmp_path / "after", data, right[:4] + wrong[4:], name="new")
+    expected = paired([(False, True)] * 4 + [(False, False)], ["p0", "p0", "p1", "p1", "p2"])
+    for named, out in ((data, tmp_path / "one"), (None, tmp_path / "two")):
+        assert compare(before, after, out, named) == 0
+        overall = result(out)["overall"]
+        assert (overall["products"], overall["p_value"]) == (3, 0.5)
+        assert (overall["low"], overall["high"]) == pytest.approx((expected.low, expected.high))
+        page = (out / "comparison.md").read_text()
+        assert "5 samples of 3 products.\n" in page and "whole products" in page
+
+
+def test_logs_that_do_not_name_the_products_are_compared_by_samples(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data", per_product=2)
+    before = make_evaluation(tmp_path / "before", data, [think(WRONG[label]) for label in LABELS], name="old")
+    after = make_evaluation(tmp_path / "after", data, [think(label) for label in LABELS], name="new")
+    for directory in (before, after):
+        log = directory / "predictions.jsonl"
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        assert [line.pop("product") for line in lines] == ["p0", "p0", "p1", "p1", "p2"]
+        log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert compare(before, after, tmp_path / "out") == 0
+    overall = result(tmp_path / "out")["overall"]
+    assert "products" not in overall and overall["p_value"] == mcnemar_exact(0, 5)
+    page = (tmp_path / "out" / "comparison.md").read_text()
+    assert "5 samples.\n" in page and "whole products" not in page
+    assert compare(before, after, tmp_path / "with-data", data) == 0
+    assert result(tmp_path / "with-data")["overall"]["products"] == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +48,7 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_uninterrupted_one(
 
     (tmp_path / "unbroken").mkdir()
     unbroken = Shop(tmp_path / "unbroken", labels, Registry(f"sqlite:///{registry_copy}"))
+    shutil.copytree(shop.folder / "store" / "old", unbroken.folder / "store" / "old")
     assert unbroken.call() == 0
     assert unbroken.production == shop.production
 

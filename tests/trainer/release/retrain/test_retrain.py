@@ -34,6 +34,17 @@ def test_a_better_model_comes_into_production(shop: Shop, capsys: pytest.Capture
     assert version is not None and version.tags["retrain.report"].endswith(f"{run.id}/report.html")
 
 
+def test_production_is_found_where_the_store_is_mounted(shop: Shop) -> None:
+    shop.put_into_production("by-hand")
+    mounted = (shop.folder / "store").rename(shop.folder / "mounted")
+    shop.config["registry"]["store"] = str(mounted)
+    assert shop.call() == 0
+    run = shop.state.run
+    assert run is not None and run.outcome == "promoted"
+    assert run.stages["decide"].result["start"]["directory"] == str(mounted / "by-hand")
+    assert shop.production == run.stages["calibrate"].result["digest"]
+
+
 def test_a_worse_model_is_refused_reported_and_no_failure(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     before, shop.scripted.wrong_after = shop.production, range(0, 400, 2)
     shop.scripted.wrong_before = ()

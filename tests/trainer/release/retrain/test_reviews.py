@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.data.collect.reviews import KEY, Reviews, serve
-from tests.trainer.published import LABELS
+from tests.trainer.published import LABELS, make_data
 from tests.trainer.release.retrain.shop import ALL_NEW, SAMPLES, Shop
 
 pytestmark = [pytest.mark.fork_server, pytest.mark.slow]
@@ -44,6 +44,10 @@ OTHERS = ("before collect", "before split", "after split")
 def labels_in(directory: Path) -> dict[str, str]:
     lines = map(json.loads, (directory / "samples.jsonl").read_text().splitlines())
     return {line["id"]: line["label"] for line in lines}
+
+
+def contents(directory: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def result(shop: Shop, stage: str) -> dict[str, object]:
@@ -104,8 +108,28 @@ def test_a_test_sample_that_is_reviewed_again_keeps_its_label(reviewed: Shop, re
     reviewed.config["when"] |= {"new_labels": 1, "new_products": 1}
     assert reviewed.call() == 0
     assert labels_in(reviewed.work / "split" / "testing") == frozen
-    assert result(reviewed, "collect")["changed_in_test_set"] == list(frozen.values()).count("A")
+    run, kept = reviewed.state.run, list(frozen.values()).count("A")
+    assert kept and result(reviewed, "collect")["changed_in_test_set"] == kept
     assert "A" not in labels_in(reviewed.work / "split" / "training").values()
+    new = sum(item["letters"] == "AB" for item in reviews.items) - kept
+    assert run is not None and run.reason == f"{new} new labels of {new} products"
+    assert reviewed.call() == 0  # a label that is not taken is not new again
+    decision = reviewed.state.decision
+    assert decision is not None and decision.decision == "skip" and decision.new_labels == 0
+    assert reviewed.state.run == run
+
+
+def test_a_question_whose_picture_cannot_be_used_is_new_once(reviewed: Shop, reviews: Reviews) -> None:
+    digest = sha256(b"no picture").hexdigest()
+    reviews.pictures[digest] = b"no picture"
+    reviews.add(SAMPLES, "A")["files"][3]["sha256"] = digest
+    assert reviewed.call() == 0
+    run = reviewed.state.run
+    assert run is not None and run.reason == f"{SAMPLES + 1} new labels of {SAMPLES + 1} products"
+    assert result(reviewed, "collect")["samples"] == SAMPLES
+    assert reviewed.call() == 0
+    decision = reviewed.state.decision
+    assert decision is not None and decision.decision == "skip" and decision.new_labels == 0
 
 
 @pytest.mark.slow
@@ -147,3 +171,29 @@ def test_reviews_and_directories_together(shop: Shop, reviews: Reviews, tmp_path
     shop.config["data"]["collect"] = {"service": reviews.url, "key_file": str(tmp_path / "key")}
     assert shop.call() == 0
     assert result(shop, "collect")["samples"] == 2 * SAMPLES
+
+
+def test_a_directory_that_is_missing_beside_reviews_is_no_erasure(
+    shop: Shop, reviews: Reviews, labels: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text(KEY)
+    shop.config["data"] |= {"collect": {"service": reviews.url, "key_file": str(tmp_path / "key")}}
+    shop.config["data"]["directories"] = [str(tmp_path / "labels-*")]
+    (tmp_path / "labels-1").symlink_to(labels)
+    more = make_data(tmp_path / "labels-2", SAMPLES + 10)
+    assert shop.call() == 0
+    split = shop.work / "split"
+    divided, tested = contents(split), labels_in(split / "testing")
+    moved = more.rename(tmp_path / "moved")
+    reviews.erase("tsk_000")
+    shop.config["when"] |= {"new_labels": 0, "new_products": 0}
+    assert shop.call() == 2
+    run = shop.state.run
+    assert run is not None and run.outcome == "failed", run
+    assert "10 samples of earlier runs are missing" in run.message and "'s60'" in run.message
+    assert contents(split) == divided
+    moved.rename(more)
+    assert shop.call() == 0
+    assert result(shop, "collect")["gone"] == 1, "what people erased is still taken for erased"
+    assert "s61" in tested and labels_in(split / "testing").keys() == tested.keys() - {"scr_000"}
+    assert result(shop, "split")["held_back"] == 0

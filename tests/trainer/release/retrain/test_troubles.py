@@ -95,6 +95,15 @@ def test_a_run_continues_after_its_registry_was_down(shop: Shop) -> None:
     once_only(shop)
 
 
+def test_a_run_continues_where_its_store_is_mounted_elsewhere(shop: Shop) -> None:
+    with pytest.MonkeyPatch.context() as full:
+        before("gate", lambda: _raise(OSError(errno.ENOSPC, "No space left on device")), full)
+        assert shop.call() == 1
+    shop.config["registry"]["store"] = str((shop.folder / "store").rename(shop.folder / "mounted"))
+    assert shop.call() == 0
+    once_only(shop)
+
+
 def test_sigterm_ends_a_call_and_releases_its_lease(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     from trainer.__main__ import main
 
