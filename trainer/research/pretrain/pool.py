@@ -10,12 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import sys
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from screening.runtime.atomic_write import replacing
 from screening.task import Dimension
 from trainer.runs.process_lock import LOCK_NAME, open_lock_file, try_lock, wait_for_lock
 from trainer.runs.run_directory import claim
+from trainer.runs.worker_processes import map_in_processes
 
 if TYPE_CHECKING:
     from trainer.data.render.picture import Shot
@@ -150,8 +150,8 @@ def _render_missing(directory: Path, spec: PoolSpec, workers: int) -> None:
     done = _read_products(product_file)
     missing = [index for index in range(spec.products) if index not in done]
     if missing:
-        with ProcessPoolExecutor(workers, initializer=_leave_ctrl_c) as executor, product_file.open("a") as handle:
-            jobs = executor.map(_render_product, ((spec, index) for index in missing), chunksize=4)
+        jobs = map_in_processes(partial(_render_product, spec), missing, workers)
+        with product_file.open("a") as handle:
             for index, block, record in tqdm(jobs, total=len(missing), desc="render pool", unit="product"):
                 pixels[index * spec.shots_per_product : (index + 1) * spec.shots_per_product] = block
                 handle.write(json.dumps({"index": index, **record}) + "\n")
@@ -160,16 +160,10 @@ def _render_missing(directory: Path, spec: PoolSpec, workers: int) -> None:
             os.fsync(handle.fileno())
 
 
-def _leave_ctrl_c() -> None:
-    """Ignore Ctrl-C, which a terminal sends to all processes, because the main process handles it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _render_product(job: tuple[PoolSpec, int]) -> tuple[int, np.ndarray, dict[str, Any]]:
+def _render_product(spec: PoolSpec, index: int) -> tuple[int, np.ndarray, dict[str, Any]]:
     from screening.images import fit_square
     from trainer.data.render import DIMENSION_WEIGHTS, draw_generated, draw_original, make_product, plan_defects
 
-    spec, index = job
     rng = np.random.default_rng([spec.seed, index])
     product = make_product(rng)
     weights = dict(zip(DIMENSION_WEIGHTS, spec.dimension_weights, strict=True))
