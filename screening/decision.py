@@ -26,6 +26,8 @@ class PictureVerdict:
     probability: float | None
     """Calibrated probability that the picture may be shown; None if it could not be read."""
     issues: tuple[Dimension, ...]
+    """What the model's sentence names as wrong. Normally empty for a usable picture, but the sentence may contradict
+    the letters; always empty in direct mode."""
     comment: str | None
     """The model's sentence about the picture; None in direct mode."""
     regions: tuple[Region, ...] = ()

@@ -108,6 +108,7 @@ def inspect(data: bytes, limits: ImageLimits = ImageLimits()) -> Picture:
     kind = _format(data)
     opened = _open(data, kind, partial(_check_size, limits))
     with opened.image as image:
+        _check_size(limits, *image.size)  # Pillow may have read another size than the format's own reader
         picture = Picture(data, kind, *image.size, opened.scans)
     if opened.scans > _MAX_SCANS:
         raise ImageUnreadable("the JPEG has more scans than any picture needs")

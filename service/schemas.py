@@ -100,8 +100,9 @@ class OptionAnswer(Documented):
     """Calibrated probability that this picture may be shown. Each picture is judged on its own, so the four
     probabilities and `none_probability` need not sum to 1. Null if it could not be read from the model's output."""
     issues: list[Dimension]
-    """What is wrong with the picture. Empty for a usable picture and in `direct` mode. Only dimensions that the
-    checkpoint was trained on; a later version of the service may know more of them."""
+    """What is wrong with the picture, by the model's sentence; normally empty for a usable picture. Always empty in
+    `direct` mode. Only dimensions that the checkpoint was trained on; a later version of the service may know more of
+    them."""
     comment: str | None
     """The model's sentence about the picture. Null in `direct` mode."""
     regions: list[RegionAnswer] | None = Field(None, exclude_if=lambda regions: regions is None)

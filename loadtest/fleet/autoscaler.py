@@ -185,7 +185,7 @@ class Autoscaler:
         return min(max(wanted, limits.fewest), limits.most)
 
     def _before(self, now: float, seconds: float) -> int:
-        """The number of replicas at the begin of a policy's period."""
+        """The number of replicas at the start of a policy's period."""
         return self.replicas - sum(_recent(self._changes, now - seconds))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -38,9 +38,20 @@ MOST_MANIFEST_BYTES = 4 * 2**20
 """Maximum size of a manifest. That of models/tiny has 20 kB; 10,000 tensors take 1 MB."""
 MOST_FILES = 10_000
 
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError("the name of a file points outside the checkpoint's directory")
+    if not path.parts or path.as_posix() != name:
+        raise ValueError("the name of a file is not in its shortest form")
+    return name
+
+
 Text = Annotated[str, Field(max_length=1000)]
-FileName = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]+$")]
-"""Path relative to the checkpoint's directory; `verify` refuses one that points outside it."""
+FileName = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]+$"), AfterValidator(_inside)]
+"""Path relative to the checkpoint's directory, in its shortest form and without `..`. `verify` also refuses one that
+points outside through a link."""
 
 
 def _known(value: object) -> object:

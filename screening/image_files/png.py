@@ -38,6 +38,7 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 class Chunks:
     """The chunks that are used. Their checksums have been verified."""
 
+    has_header: bool = False
     width: int = 0
     height: int = 0
     depth: int = 0
@@ -50,6 +51,13 @@ class Chunks:
     others: dict[bytes, bytes] = field(default_factory=dict)
 
     def read_header(self, body: bytes) -> None:
+        """
+        Raises:
+            ImageUnreadable: there was a header before. Pillow would use the size of that one.
+        """
+        if self.has_header:
+            raise damaged("PNG", "it has two headers")
+        self.has_header = True
         self.width, self.height, self.depth, self.colour, _, _, interlace = struct.unpack_from(">IIBBBBB", body)
         self.interlaced = interlace == 1
 
@@ -83,8 +91,8 @@ def open_file(data: bytes, check_size: CheckSize) -> Opened:
 def read_chunks(data: bytes) -> Chunks:
     """
     Raises:
-        ImageUnreadable: the header is missing, or a chunk with pixels is damaged. Other damaged chunks are ignored, as
-            in browsers.
+        ImageUnreadable: the header is missing or there are two, or a chunk with pixels is damaged. Other damaged
+            chunks are ignored, as in browsers.
     """
     chunks, view = Chunks(), memoryview(data)
     for kind, start, end in _walk(data):

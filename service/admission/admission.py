@@ -118,7 +118,7 @@ class Admission:
         """Refuse new requests during the block. A drain that begins meanwhile remains in effect.
 
         Args:
-            evict: also refuse admitted requests that do not run yet; otherwise they wait.
+            evict: also refuse admitted requests that have not reached the engine yet; otherwise they wait.
         """
         before, self._closed = self._closed, self._closed or why
         self._evicting = evict
@@ -192,8 +192,7 @@ class Admission:
         async with self._slots:
             while not self._gate.is_set():  # the gate may close again before this task wakes up
                 await self._gate.wait()
-            if self._evicting:
-                raise EngineLost(self.ready_in())
+            self.require_engine()
             self.running += 1
             self._count()
             began, finished = time.monotonic(), False
@@ -207,6 +206,15 @@ class Admission:
                 # The duration of a request that fails quickly says nothing about the duration of an answer.
                 if finished or seconds > self.mean_seconds:
                     self.mean_seconds += _RECENT * (seconds - self.mean_seconds)
+
+    def require_engine(self) -> None:
+        """Refuse a request that would reach an engine whose weights are not verified yet.
+
+        Raises:
+            EngineLost: the engine was lost and is restarting; carries the estimated wait.
+        """
+        if self._evicting:
+            raise EngineLost(self.ready_in())
 
     def retry_after(self) -> int:
         """Estimated time in whole seconds to process the queue: waiting requests x mean time / concurrency."""

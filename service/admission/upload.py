@@ -40,13 +40,17 @@ class Upload:
             await self._limit.__aexit__(kind, error, trace)
         except TimeoutError:
             raise self._failure() from None
+        if kind is None and self._retry_after is not None:
+            raise self._failure()  # The last piece arrived before the eviction took effect.
 
     def arrived(self, size: int) -> None:
         """Count the bytes of a piece of the body."""
         self._last = asyncio.get_running_loop().time()
         self._total += size
         self._in_period += size
-        if self._in_period >= self._pace.bytes and not self._limit.expired():
+        # An eviction takes effect in the next turn of the event loop, and another deadline would cancel it.
+        ends = self._retry_after is not None or self._limit.expired()
+        if self._in_period >= self._pace.bytes and not ends:
             self._in_period = 0
             self._limit.reschedule(self._last + self._pace.seconds)
 

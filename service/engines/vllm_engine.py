@@ -185,6 +185,7 @@ class VllmEngine:
     async def stop(self) -> None:
         self._stops += 1
         llm, self._llm, loading, self._loading = self._llm, None, self._loading, None
+        self._prompts = None  # The next engine must answer nothing before it has its own.
         if loading is None:
             return
         self._lost = True

@@ -234,6 +234,7 @@ async def _infer(submission: Submission, service: Service) -> Inference:
             await slot.enter_async_context(service.admission.slot())
         with timer.stage("decode"):
             prepared = await _prepared(submission.pictures, service.engine.checkpoint.image, service.decoders)
+        service.admission.require_engine()  # The engine may have been lost during the decoding.
         with timer.stage("engine"):
             # A swap may have replaced the checkpoint while this request waited.
             _check_ability(submission, service.engine.checkpoint.locates)

@@ -49,7 +49,7 @@ def _parser() -> Parser:
     queue.add_argument("--count", type=_count, required=True, metavar="N", help="maximum number of tasks")
     queue.add_argument(
         "--since", type=_moment, metavar="TIME",
-        help="begin of the period, such as 2026-11-01T00:00:00Z (default: 15 minutes before the end of the last run)",
+        help="start of the period, such as 2026-11-01T00:00:00Z (default: 15 minutes before the end of the last run)",
     )  # fmt: skip
     queue.add_argument("--until", type=_moment, metavar="TIME", help="end of the period (default: now)")
     queue.add_argument("--seed", type=int, metavar="N", help="makes the draw repeatable (default: a random number)")

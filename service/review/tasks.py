@@ -87,7 +87,7 @@ def make_tasks(
     """Make up to `count` tasks; returns how many of each reason.
 
     Args:
-        since: begin of the period; by default `OVERLAP` before the end of the last run.
+        since: start of the period; by default `OVERLAP` before the end of the last run.
         until: end of the period; now by default and at most.
         seed: makes the draw repeatable; by default a random number.
         reviews: number of reviews of an audit or a disagreement, 1 or 2; 2 by default.

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from screening.errors import UserError
-from screening.runtime.atomic_write import partial_path, write_atomically
+from screening.runtime.atomic_write import partial_path
 from trainer.runs.process_lock import LOCK_NAME, open_lock_file, try_lock
 
 ORIGIN_NAME = "run.json"
-_HALF_CLAIMED = partial_path(Path(ORIGIN_NAME)).name
-"""The only file that a run leaves if it is killed while it claims its directory."""
+_HALF_CLAIMED = partial_path(Path(f"{ORIGIN_NAME}*")).name
+"""Pattern of the only files that runs leave if they are killed while they claim a directory."""
 
 
 class RunMismatch(UserError):
@@ -31,6 +33,8 @@ _occupied: dict[Path, int] = {}
 def claim(directory: Path, origin: dict[str, Any], *, undeciding: Collection[str] = ()) -> None:
     """Claim a new or empty directory for this run, or check that the directory already belongs to it.
 
+    Of two runs that claim a directory at the same moment, one gets it.
+
     Args:
         origin: everything that decides the run's result, as JSON values.
         undeciding: names of settings that an earlier version recorded, although they do not decide the result. They
@@ -43,7 +47,26 @@ def claim(directory: Path, origin: dict[str, Any], *, undeciding: Collection[str
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / ORIGIN_NAME
     if not path.exists():
-        write_atomically(path, json.dumps(origin, indent=1) + "\n")
+        _create(path, json.dumps(origin, indent=1) + "\n")
+    see_whose(directory, origin, undeciding=undeciding)  # another run may have been faster
+
+
+def _create(path: Path, content: str) -> None:
+    """Create a file as a whole, unless another process creates it meanwhile."""
+    own = partial_path(path.with_name(f"{path.name}.{uuid4().hex}"))
+    try:
+        with own.open("w", encoding="utf-8") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        try:
+            os.link(own, path)
+        except FileExistsError:
+            pass
+        except OSError:  # the file system has no hard links; then the last process wins
+            own.replace(path)
+    finally:
+        own.unlink(missing_ok=True)
 
 
 def see_whose(directory: Path, origin: dict[str, Any], *, undeciding: Collection[str] = ()) -> None:
@@ -53,6 +76,7 @@ def see_whose(directory: Path, origin: dict[str, Any], *, undeciding: Collection
         RunMismatch: as `claim`.
     """
     path = directory / ORIGIN_NAME
+    there = _entries(directory)  # before the file is looked for, because another run may claim the directory now
     if path.exists():
         before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(origin))
         if undeciding and isinstance(before, dict) and "settings" in before:
@@ -62,11 +86,15 @@ def see_whose(directory: Path, origin: dict[str, Any], *, undeciding: Collection
                 f"{directory} holds a run with other settings or data ({_differences(before, now)}). "
                 "Give the same as for that run, or name another directory"
             )
-    elif directory.exists():
-        entries = list(directory.iterdir()) if directory.is_dir() else [directory]
-        others = sorted(entry.name for entry in entries if entry.name != _HALF_CLAIMED)
-        if others:
-            raise RunMismatch(f"{directory} holds other files ({', '.join(others[:3])}); name another directory")
+    elif others := [name for name in there if not fnmatch(name, _HALF_CLAIMED)]:
+        raise RunMismatch(f"{directory} holds other files ({', '.join(others[:3])}); name another directory")
+
+
+def _entries(directory: Path) -> list[str]:
+    """Sorted names in a directory; its own name if it is a file, and none if it does not exist."""
+    if directory.is_dir():
+        return sorted(entry.name for entry in directory.iterdir())
+    return [directory.name] if directory.exists() else []
 
 
 def _without(settings: Any, names: Collection[str]) -> Any:

@@ -53,7 +53,8 @@ class OptionVerdict:
     option: Option
     usable: bool
     issues: tuple[Issue, ...]
-    """Dimensions such as `physical_shadow`. Empty for a usable picture and in direct mode."""
+    """What is wrong with the picture, by the model's sentence: dimensions such as `physical_shadow`. Normally empty for
+    a usable picture, and always empty in direct mode."""
     comment: str | None
     probability: float | None = None
     """Probability, 0 to 1, that this picture may be shown. None if the service does not report it."""

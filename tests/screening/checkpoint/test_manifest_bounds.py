@@ -73,6 +73,23 @@ def test_a_file_entry_is_a_size_and_a_hash(field: str, value: object, content: d
     assert "config.json" in refused(content, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/../../x", "a/../b", "/etc/hostname", "//x", "./x", "a/./b", "a//b", "a/"]
+)
+def test_a_file_name_stays_in_the_directory_and_has_one_form(
+    name: str, content: dict[str, Any], tmp_path: Path
+) -> None:
+    content["files"][name] = {"size": 1, "sha256": "0" * 64}
+    assert "files" in refused(content, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x", "a/b", "..x", "a..b/c..", " ", "a\\b"])
+def test_a_file_name_may_have_any_other_form(name: str, content: dict[str, Any], tmp_path: Path) -> None:
+    content["files"][name] = {"size": 1, "sha256": "0" * 64}
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps(content))
+    assert name in read_manifest(tmp_path).files
+
+
 @pytest.mark.parametrize("tensor", [{"dtype": "B" * 99, "shape": [1]}, {"dtype": "BF16", "shape": [-1]}])
 def test_a_tensor_has_a_shape(tensor: dict[str, Any], content: dict[str, Any], tmp_path: Path) -> None:
     content["tensors"] = {"a": tensor}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import struct
+import subprocess
+import sys
 import zlib
 from io import BytesIO
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from screening.errors import ImageError, ImageTooLarge, ImageUnreadable, ImageUnsupported
-from screening.images import inspect
+from screening.images import ImageLimits, inspect
 from tests.squares import load_square
 
 SIZE = 64
@@ -224,3 +226,175 @@ def test_the_scans_of_a_jpeg_are_limited_by_its_pixels(side, scans, refused):
     with pytest.raises(ImageTooLarge, match=f"{scans} scans of 25.0 megapixels") as caught:
         inspect(bytes(data[:-2] + more))
     assert caught.value.unit == "pixels"
+
+
+def png_of_two_headers(first: int, second: int) -> bytes:
+    """A PNG of `first` x `first` pixels, with the header of another square after its pixels."""
+    header = struct.pack(">IIBBBBB", second, second, 8, 2, 0, 0, 0)
+    data = png(first, first)
+    end = data.rindex(b"IEND") - 4
+    return data[:end] + png_chunk(b"IHDR", header) + data[end:]
+
+
+@pytest.mark.parametrize(("first", "second"), [(9_700, 64), (64, 9_700), (64, 64)])
+def test_a_png_with_two_headers_is_refused(first, second):
+    with pytest.raises(ImageUnreadable, match="two headers"):
+        inspect(png_of_two_headers(first, second))
+
+
+def jpeg_of_two_frames(first: int, second: int) -> bytes:
+    """A JPEG with two frame headers before its scan."""
+    data = jpeg_claiming(first, first)
+    frame = data.index(b"\xff\xc0")
+    end = frame + 2 + int.from_bytes(data[frame + 2 : frame + 4], "big")
+    other = data[: frame + 5] + struct.pack(">HH", second, second) + data[frame + 9 : end]
+    return data[:end] + other[frame:] + data[end:]
+
+
+@pytest.mark.parametrize(("first", "second"), [(64, 9_700), (9_700, 64), (64, 17_000)])
+def test_a_jpeg_with_two_frame_headers_cannot_pass_the_limits_by_the_smaller_one(first, second):
+    with pytest.raises(ImageTooLarge):
+        inspect(jpeg_of_two_frames(first, second))
+
+
+def test_a_webp_whose_frame_is_larger_than_its_canvas_is_refused():
+    buffer = BytesIO()
+    Image.new("RGB", (200, 200)).save(buffer, "WEBP", lossless=True)
+    frame = b"VP8L", buffer.getvalue()[20:]
+    limits = ImageLimits(max_pixels=10_000)
+    with pytest.raises(ImageUnreadable):
+        inspect(riff(webp_canvas(64, 64), frame), limits)
+    with pytest.raises(ImageTooLarge):
+        inspect(riff(webp_canvas(200, 200), frame), limits)
+
+
+@pytest.mark.parametrize("format", SAMPLES)
+def test_the_limits_hold_for_the_size_that_pillow_decodes(format):
+    width, height = Image.open(BytesIO(SAMPLES[format])).size
+    assert sorted((width, height)) == [70, 90]
+    accepted = inspect(SAMPLES[format], ImageLimits(max_pixels=width * height, max_side=90))
+    assert (accepted.width, accepted.height) == (width, height)
+    for limits in (ImageLimits(max_pixels=width * height - 1), ImageLimits(max_side=89)):
+        with pytest.raises(ImageTooLarge):
+            inspect(SAMPLES[format], limits)
+
+
+def box(kind: bytes, *content: bytes) -> bytes:
+    body = b"".join(content)
+    return struct.pack(">I", 8 + len(body)) + kind + body
+
+
+def full_box(kind: bytes, *content: bytes, version: int = 0) -> bytes:
+    return box(kind, bytes([version, 0, 0, 0]), *content)
+
+
+def avif_meta(*boxes: bytes) -> bytes:
+    return full_box(b"meta", full_box(b"hdlr", bytes(4), b"pict", bytes(13)), *boxes)
+
+
+def avif_track(*boxes: bytes) -> bytes:
+    header = full_box(b"tkhd", bytes(72), struct.pack(">II", 64 << 16, 64 << 16))
+    return box(b"moov", box(b"trak", header, *boxes))
+
+
+def item_locations(items: int, extents: int, *, sizes: int = 0, extent: bytes = b"") -> bytes:
+    each = [struct.pack(">HHH", item + 1, 0, extents) + extents * extent for item in range(items)]
+    return full_box(b"iloc", struct.pack(">HH", sizes, items), *each)
+
+
+def item_properties(size: int, copies: int) -> bytes:
+    """A property that libavif does not know and copies, and one item that has it many times."""
+    owned = struct.pack(">IHB", 1, 1, copies) + copies * b"\x01"
+    return box(b"iprp", box(b"ipco", box(b"abcd", bytes(size))), full_box(b"ipma", owned))
+
+
+def samples_of_a_track(chunks: int, samples: int) -> bytes:
+    table = box(
+        b"stbl",
+        full_box(b"stco", struct.pack(">I", chunks), bytes(4 * chunks)),
+        full_box(b"stsc", struct.pack(">IIII", 1, 1, samples, 1)),
+        full_box(b"stsz", struct.pack(">II", 1, chunks * samples)),
+    )
+    return box(b"mdia", box(b"minf", table))
+
+
+def descriptions_of_samples(each: int, times: int) -> bytes:
+    described = full_box(b"stsd", struct.pack(">I", each), *each * [box(b"abcd")])
+    return box(b"mdia", box(b"minf", box(b"stbl", *times * [described])))
+
+
+BRANDS = box(b"ftyp", b"avif", bytes(4), b"avifmif1miaf")
+SEQUENCE = box(b"ftyp", b"avis", bytes(4), b"avismsf1")
+TILES = [box(b"dimg", struct.pack(">IH", tile, 60_000), bytes(240_000)) for tile in range(1, 4)]
+
+GREEDY = {
+    "extents without bytes": (BRANDS + avif_meta(item_locations(200, 65_535)), "more extents"),
+    "extents without bytes in a track": (SEQUENCE + avif_track(avif_meta(item_locations(200, 65_535))), "more extents"),
+    "more extents than bytes": (BRANDS + avif_meta(item_locations(1, 65_535, sizes=0x4400)), "more extents"),
+    "behind empty boxes": (
+        BRANDS + avif_meta(*10_000 * [box(b"free")], item_locations(200, 65_535)),
+        "more boxes than any picture needs",
+    ),
+    "items that are not there": (
+        BRANDS + avif_meta(full_box(b"iloc", struct.pack(">HI", 0, 2**32 - 1), version=2)),
+        "fewer items",
+    ),
+    "a property copied many times": (BRANDS + avif_meta(item_properties(2**20, 255)), "describe much more"),
+    "a property of the boxes before": (
+        SEQUENCE + avif_track(avif_meta(item_properties(2**20, 1)), avif_meta(item_properties(0, 255))),
+        "two boxes of the kind 'meta'",
+    ),
+    "items of tiles": (BRANDS + avif_meta(full_box(b"iref", *TILES, version=1)), "describe much more"),
+    "items that cover the file": (
+        BRANDS
+        + avif_meta(item_locations(100, 2, sizes=0x4400, extent=struct.pack(">II", 0, 500_000)))
+        + box(b"mdat", bytes(2**20)),
+        "describe much more",
+    ),
+    "samples without bytes": (SEQUENCE + avif_track(samples_of_a_track(25, 100_000)), "describe much more"),
+    "descriptions of samples": (SEQUENCE + avif_track(descriptions_of_samples(9_000, 8)), "describe much more"),
+}
+"""AVIF files for which libavif would allocate much more memory than they have bytes, and the words of their refusal."""
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from screening.errors import ImageUnreadable
+from screening.images import inspect
+
+def kib(name):
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(name + ":")[1].split()[0])
+
+data = sys.stdin.buffer.read()
+limit = kib("VmSize") * 1024 + 150 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+before = kib("VmHWM")
+try:
+    inspect(data)
+except ImageUnreadable as error:
+    print(kib("VmHWM") - before, error)
+"""
+"""A program that prints how many KiB the refusal of a picture took. It cannot take more than 150 MiB."""
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_a_small_avif_does_not_take_much_memory(name):
+    data, words = GREEDY[name]
+    assert len(data) < 2 * 2**20
+    done = subprocess.run([sys.executable, "-c", MEASURED], input=data, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr.decode()
+    taken, _, said = done.stdout.decode().partition(" ")
+    assert words in said
+    assert int(taken) < 50 * 1024
+
+
+def test_an_avif_whose_extents_have_no_position_of_their_own_is_a_picture():
+    """Some encoders write the position of an item's data into the item."""
+    data = bytearray(SAMPLES["AVIF"])
+    table = data.index(b"iloc") + 4
+    assert data[table : table + 6] == b"\0\0\0\0\x44\0"
+    data[table + 4 : table + 6] = b"\x04\x40"
+    for at in range(table + 8, table + 8 + 14 * int.from_bytes(data[table + 6 : table + 8], "big"), 14):
+        data[at + 4 : at + 10] = data[at + 6 : at + 10] + data[at + 4 : at + 6]
+    assert outcome(bytes(data)) == "picture"

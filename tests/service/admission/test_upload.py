@@ -91,6 +91,36 @@ async def test_a_full_service_evicts_the_oldest_upload_after_one_period(admissio
 
 
 @pytest.mark.anyio
+async def test_a_piece_that_arrives_with_the_eviction_does_not_cancel_it() -> None:
+    upload = Upload(PACE)
+    with pytest.raises(Overloaded, match="in 7 s"):
+        async with upload:
+            upload.evict(7)
+            upload.arrived(5000)
+            await asyncio.sleep(0)
+            raise AssertionError("the upload continued")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("last", [1, 5000])
+async def test_an_upload_that_ends_with_its_eviction_is_refused(last) -> None:
+    upload = Upload(PACE)
+    with pytest.raises(Overloaded, match="in 7 s"):
+        async with upload:
+            upload.evict(7)
+            upload.arrived(last)
+
+
+@pytest.mark.anyio
+async def test_an_evicted_upload_reports_its_own_error_first() -> None:
+    upload = Upload(PACE)
+    with pytest.raises(ValueError, match="too large"):
+        async with upload:
+            upload.evict(7)
+            raise ValueError("too large")
+
+
+@pytest.mark.anyio
 async def test_a_request_whose_body_has_arrived_keeps_its_place(admission) -> None:
     with admission.admit() as one, admission.admit() as other:
         for place in (one, other):

@@ -18,6 +18,7 @@ from tests.service.obedient_engine import (
     ObedientEngine,
     change_manifest,
     copies,
+    copy_of,
     describe,
     digest,
     make_checkpoint,
@@ -193,3 +194,19 @@ async def test_a_name_cannot_point_outside_the_store(name, serve) -> None:
     async with serve() as running:
         assert (await running.take_up(name)).status_code in (409, 422)
         assert running.engine.history == ["start 1"]
+
+
+async def test_a_manifest_cannot_write_into_the_served_copy(serve, store, tmp_path) -> None:
+    served = copy_of(store / "one", tmp_path / "state")
+    bad = (store / "two").rename(store / served.name)
+    (bad / "x").write_text("by hand")
+    files = describe(bad).files
+    change_manifest(bad, files={**files, f"../{bad.name}/x": files["x"]})
+    async with serve() as running:
+        before = sorted(served.iterdir())
+        refused = await running.take_up(bad.name)
+        assert refused.status_code == 409 and "points outside" in refused.json()["detail"]
+        assert running.engine.history == ["start 1"]
+        assert sorted(served.iterdir()) == before
+    async with serve() as running:
+        assert await running.version() == "1"

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from screening.checkpoint.probes import Probe
 from service.checkpoints import supervisor
 from service.checkpoints.local_store import LocalStore
 from service.checkpoints.supervisor import wait_before
 from service.errors import EngineLost
+from service.pipeline import screen
 from tests.service.obedient_engine import ObedientEngine, version
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -120,6 +122,50 @@ async def test_no_admitted_request_reaches_an_engine_that_is_not_verified(serve,
             async with admission.slot():
                 pass
         assert engine.reached == reached
+
+
+@pytest.fixture
+def slow_decoder(monkeypatch) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """A decoder that sets the first event when it begins, and continues when the second one is set."""
+    prepare, began, release = screen._prepare, threading.Event(), threading.Event()
+
+    def held(index, picture, image):
+        began.set()
+        assert release.wait(60)
+        return prepare(index, picture, image)
+
+    monkeypatch.setattr(screen, "_prepare", held)
+    yield began, release
+    release.set()
+
+
+async def test_a_request_that_was_decoding_does_not_reach_an_engine_that_is_not_verified(
+    serve, sample, slow_decoder, monkeypatch
+) -> None:
+    began, release = slow_decoder
+    engine = ObedientEngine()
+    log_probabilities, asked, verify = engine.log_probabilities, asyncio.Event(), asyncio.Event()
+
+    async def held(probe: Probe, /) -> list[float]:
+        asked.set()
+        await verify.wait()
+        return await log_probabilities(probe)
+
+    async with serve(engine) as running:
+        monkeypatch.setattr(engine, "log_probabilities", held)
+        inside = asyncio.create_task(running.client.post("/screen", json=sample.json()))
+        await until(began.is_set)
+        engine.die()
+        await until(asked.is_set)
+        assert engine.alive, "it has loaded its weights"
+        release.set()
+        response = await inside
+        assert response.status_code == 503 and int(response.headers["retry-after"]) >= 1
+        assert engine.reached == 0
+        verify.set()
+        await ready(running)
+        answer = await running.client.post("/screen", json=sample.json())
+        assert answer.status_code == 200 and answer.json()["source"] == "engine"
 
 
 async def test_a_restart_that_fails_is_tried_again(serve, sample) -> None:

@@ -124,6 +124,17 @@ def test_requests_end_with_their_engine(end) -> None:
     asyncio.run(run())
 
 
+def test_no_request_reaches_the_next_engine_before_its_prompts_are_ready() -> None:
+    async def run() -> None:
+        engine = loaded(SilentLLM())
+        await engine.stop()
+        engine._llm = SilentLLM()
+        with pytest.raises(EngineLost):
+            engine._loaded()
+
+    asyncio.run(run())
+
+
 def test_a_cancelled_request_is_aborted_and_reported() -> None:
     async def run() -> None:
         llm = SilentLLM()

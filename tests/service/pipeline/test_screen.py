@@ -99,6 +99,24 @@ async def test_choice_is_the_acceptable_option_held_most_probable(start, make_sa
     assert several, "no answer had a choice behind its first acceptable option: the sample proves nothing"
 
 
+class Contradicting(ScriptedEngine):
+    """An engine that names a fault of picture B and chooses it."""
+
+    async def generate(self, question: Question) -> Generated:
+        seen = "<A> layout: it floats, <B> shadow: it has two, <C> layout: it floats, <D> layout: it floats"
+        text = f"<think>I observed {seen}, so I ultimately chose B.</think><answer>B</answer>"
+        return replace(await super().generate(question), text=text, steps=())
+
+
+async def test_a_usable_picture_keeps_the_issues_of_a_sentence_that_contradicts_the_letters(start, sample) -> None:
+    async with start(Contradicting(latency_ms=0)) as running:
+        answer = (await running.client.post("/screen", json=sample.json())).json()
+    assert (answer["outcome"], answer["choice"], answer["acceptable"]) == ("answered", "B", ["B"])
+    said = {one["option"]: (one["usable"], one["issues"], one["comment"]) for one in answer["options"]}
+    floats = (False, ["placement_layout"], "layout: it floats")
+    assert said == {"A": floats, "B": (True, ["physical_shadow"], "shadow: it has two"), "C": floats, "D": floats}
+
+
 async def test_an_unreadable_answer_never_becomes_a_choice(start, sample) -> None:
     async with start(ScriptedEngine(latency_ms=0, failure="unreadable")) as running:
         answer = (await running.client.post("/screen", json=sample.json())).json()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import time
-from multiprocessing.synchronize import Event
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,41 @@ def test_a_directory_is_free_again_when_its_process_is_killed(tmp_path: Path, mo
         process.join()
     occupy(tmp_path)
     occupy(tmp_path)  # its own
+
+
+def _claim(directory: Path, number: int, ready: Barrier, claimed: Queue[tuple[int, bool]]) -> None:
+    for turn in range(40):
+        ready.wait(60)
+        try:
+            claim(directory / str(turn), {"number": number})
+        except RunMismatch:
+            claimed.put((turn, False))
+        else:
+            claimed.put((turn, True))
+
+
+def test_of_two_runs_that_claim_a_directory_at_once_one_gets_it(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready, claimed = context.Barrier(2), context.Queue()
+    both = [context.Process(target=_claim, args=(tmp_path, number, ready, claimed)) for number in range(2)]
+    for process in both:
+        process.start()
+    found = [claimed.get(timeout=60) for _ in range(80)]
+    for process in both:
+        process.join()
+    assert sorted(turn for turn, mine in found if mine) == list(range(40))
+    assert all([path.name for path in (tmp_path / str(turn)).iterdir()] == ["run.json"] for turn in range(40))
+
+
+def test_a_file_system_without_hard_links_can_be_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr("os.link", link)
+    claim(tmp_path / "run", {"seed": 1})
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
+    with pytest.raises(RunMismatch, match="seed 1 there, 2 now"):
+        claim(tmp_path / "run", {"seed": 2})
 
 
 def test_the_settings_that_differ_are_named(tmp_path: Path) -> None:
