@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from screening.answer import Mode
 from screening.task import OPTIONS, Dimension
@@ -13,6 +14,27 @@ METADATA_BYTES = 4096
 """Maximum size of the metadata object as compact JSON in UTF-8."""
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+def has_control_characters(text: str, *, allowed: str = "") -> bool:
+    """Whether a text has control characters or half of a surrogate pair, which not every database stores.
+
+    Other characters that nobody sees belong to ordinary writing: the no-break space, or the joiner within an emoji.
+
+    Args:
+        allowed: control characters that the text may have.
+    """
+    return any(unicodedata.category(one) in ("Cc", "Cs") for one in text if one not in allowed)
+
+
+def _checked_comment(text: str) -> str:
+    if has_control_characters(text, allowed="\n\r\t"):
+        raise ValueError("control characters are not allowed")
+    return text
+
+
+Comment = Annotated[str, Field(max_length=4000), AfterValidator(_checked_comment)]
+"""Free text of a person, which may have several lines."""
 
 
 class Documented(BaseModel):

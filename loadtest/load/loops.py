@@ -12,7 +12,7 @@ Ask = Callable[[float | None], Awaitable[Any]]
 
 
 class Stop:
-    """A flag that Ctrl-C or SIGTERM sets. A second signal ends the program immediately."""
+    """A flag that Ctrl-C, SIGTERM or SIGHUP sets. A second Ctrl-C or SIGTERM ends the program immediately."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -35,16 +35,24 @@ class Stop:
         return self.asked
 
 
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """The signals that end a run: Ctrl-C, SIGTERM, and SIGHUP (a closed terminal) unless `nohup` has it ignored."""
+    always = (signal.SIGINT, signal.SIGTERM)
+    return always if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (*always, signal.SIGHUP)
+
+
 @asynccontextmanager
 async def stoppable() -> AsyncIterator[Stop]:
     """A `Stop` that receives the signals during the block."""
     loop, stop = asyncio.get_running_loop(), Stop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = stop_signals()
 
     def asked() -> None:
         stop.set()
         for number in numbers:
             loop.remove_signal_handler(number)
+        # A closing terminal may send it twice. The second one must not interrupt the end of the run.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     for number in numbers:
         loop.add_signal_handler(number, asked)

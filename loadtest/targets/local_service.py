@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx
 
+from loadtest.load.loops import stop_signals
 from screening.errors import UserError
 from screening_client import Client
 
@@ -83,9 +84,13 @@ def started(
         port: port to listen on; None selects a free one.
 
     Raises:
-        ServiceFailed: the service ended early, was not ready within `start_seconds`, or ended with an error.
+        ServiceFailed: the port cannot be used, or the service ended early, was not ready within `start_seconds`, or
+            ended with an error.
     """
-    port = _free_port() if port is None else port
+    if port is None:
+        port = _free_port()
+    else:
+        _check_free(port)
     # Settings for another service in the caller's environment must not affect this one.
     variables = {name: value for name, value in os.environ.items() if not name.startswith("SCREENING_")}
     variables |= environment or {}
@@ -151,9 +156,9 @@ def _stop(process: subprocess.Popen[bytes]) -> int:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Delay Ctrl-C and SIGTERM until after the block: a signal inside it would leave the service running."""
+    """Delay the signals that end a run until after the block: inside it, one would leave the service running."""
     held: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = stop_signals()
     previous = [signal.signal(number, lambda number, _frame: held.append(number)) for number in numbers]
     try:
         yield
@@ -169,6 +174,18 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _check_free(port: int) -> None:
+    """Refuse a port in use: its service would answer in the place of ours, which needs seconds until it fails."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+        return
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+    except OverflowError:
+        reason = "it is not between 0 and 65535"
+    raise ServiceFailed(f"Cannot listen on port {port}: {reason}. Choose another one with --port N (make: PORT=N).")
 
 
 def _tail(log: int) -> str:

@@ -6,6 +6,7 @@ vllm nor torch.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -178,13 +179,20 @@ def cpu_environment() -> dict[str, str]:
     needs a C++ compiler.
 
     Raises:
-        UserError: a program that vLLM runs on a CPU is missing.
+        UserError: a program that vLLM runs on a CPU, or a library that it loads there, is missing.
     """
     if shutil.which("lscpu") is None:
         raise UserError(
             "vLLM runs the program lscpu, which is not in PATH. Install it (on Debian and Ubuntu 'apt-get install "
             "util-linux'), or add its directory, such as /usr/bin, to PATH."
         )
+    try:
+        ctypes.CDLL("libnuma.so.1")
+    except OSError as error:
+        raise UserError(
+            "vLLM needs the library libnuma.so.1 on a CPU, which could not be loaded. Install it (on Debian and Ubuntu "
+            "'apt-get install libnuma1')."
+        ) from error
     return {"OMP_NUM_THREADS": str(engine_threads()), "TORCHDYNAMO_DISABLE": "1"}
 
 

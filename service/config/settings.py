@@ -34,7 +34,9 @@ _ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?")
 class Settings(BaseSettings):
     """The settings of the service. docs/settings.md lists them all, and a test enforces that."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
 
     checkpoint: Path | None = None
     """Directory of the checkpoint to serve."""
@@ -169,7 +171,8 @@ class Settings(BaseSettings):
     pictures: str | None = None
     """Store for the pictures of decisions: a directory, s3://BUCKET/PREFIX, gs://… or az://…; if unset, none."""
     decisions_required: bool = False
-    """Whether the service answers 503 if it cannot queue a decision (true), or drops the decision (false)."""
+    """Whether the service answers 503 if it cannot queue a decision (true, which needs --decisions), or drops the
+    decision (false)."""
     decisions_queue_bytes: int = Field(256 * 2**20, ge=2**20)
     """Maximum size in bytes of the decisions that wait in memory to be stored, including their pictures."""
     decisions_days: float | None = Field(None, gt=0, le=1_000_000)
@@ -218,6 +221,8 @@ class Settings(BaseSettings):
             raise ValueError("--decisions and --pictures belong together: give both, or neither")
         if self.review and self.decisions is None:
             raise ValueError("--review needs --decisions and --pictures, which store what people review")
+        if self.decisions_required and self.decisions is None:
+            raise ValueError("--decisions-required needs --decisions and --pictures, which store the decisions")
         return self
 
     @property
@@ -259,6 +264,9 @@ def _proxy(text: str) -> str:
     return text
 
 
+_OPTIONAL = frozenset(name for name, field in Settings.model_fields.items() if field.default is None)
+"""Settings whose option counts as not given if its value is empty. `Path("")` would be the working directory."""
+
 _PARSERS: dict[str, Callable[[str], object]] = {
     "picture_hosts": picture_host,
     "picture_networks": ip_network,
@@ -271,7 +279,7 @@ _PARSERS: dict[str, Callable[[str], object]] = {
 class StoreSettings(BaseSettings):
     """Settings that the commands for the decision store share with the service."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
 
     decisions: str | None = None
     pictures: str | None = None
@@ -284,8 +292,10 @@ class SettingsError(Exception):
 def load(given: dict[str, Any]) -> Settings:
     """Read the settings from the command line, the environment and the defaults, in this order of precedence.
 
+    An empty variable counts as not set, and an empty option as not given if the default is None.
+
     Raises:
-        SettingsError: a `SCREENING_*` variable is unknown, or a value is invalid.
+        SettingsError: a `SCREENING_*` variable is unknown, a value is invalid, or the path of the keys file is empty.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for variable in sorted(os.environ):
@@ -295,10 +305,26 @@ def load(given: dict[str, Any]) -> Settings:
                 f"Unknown setting {variable}{f'; did you mean {near[0]}?' if near else '.'} (In Kubernetes, a Service "
                 "whose name begins with 'screening' adds such variables; set enableServiceLinks: false.)"
             )
+    _refuse_empty_keys_file(given)
     try:
-        return Settings(**given)
+        return Settings(**{name: value for name, value in given.items() if value != "" or name not in _OPTIONAL})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0]) if first["loc"] else ""
         where = f"--{name.replace('_', '-')} ({PREFIX}{name.upper()}): " if name else ""
         raise SettingsError(where + first["msg"].removeprefix("Value error, ")) from None
+
+
+def _refuse_empty_keys_file(given: dict[str, Any]) -> None:
+    """Refuse an empty path where a keys file was meant. If it counted as not given, everyone might call `/screen`.
+
+    Raises:
+        SettingsError: the path is empty.
+    """
+    variable = f"{PREFIX}KEYS_FILE"
+    of_environment = [value for name, value in os.environ.items() if name.upper() == variable]
+    if "" in ([given["keys_file"]] if "keys_file" in given else of_environment):
+        raise SettingsError(
+            f"--keys-file ({variable}): the path is empty. Give the path of the keys file, or leave this setting out "
+            "if there is none."
+        )

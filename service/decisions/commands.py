@@ -132,7 +132,7 @@ def open_pictures(database: Database, arguments: argparse.Namespace) -> PictureS
         PictureStoreError: no picture store is given, or it cannot be opened.
     """
     database.check()
-    if arguments.pictures is None:
+    if not arguments.pictures:  # an empty path would be the working directory
         raise PictureStoreError("give --pictures, or set SCREENING_PICTURES")
     return PictureStore(arguments.pictures)
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from screening.images import Picture
-from service.schemas import ScreenAnswer
+from service.schemas import ScreenAnswer, has_control_characters
 
 PRODUCT_LENGTH = 256
 OVERHEAD_BYTES = 4096
@@ -75,10 +75,10 @@ def record_of(answer: ScreenAnswer, caller: str, question: bytes, pictures: Sequ
 
 
 def product_of(metadata: dict[str, Any]) -> str | None:
-    """`metadata.product`, by which decisions are found and erased; None if it is not a short, printable text."""
+    """`metadata.product`, by which decisions are found and erased; None if it is not a short text of one line."""
     product = metadata.get("product")
     if isinstance(product, int) and not isinstance(product, bool):
         product = str(product)
-    if isinstance(product, str) and 0 < len(product) <= PRODUCT_LENGTH and product.isprintable():
+    if isinstance(product, str) and 0 < len(product) <= PRODUCT_LENGTH and not has_control_characters(product):
         return product
     return None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
 
-from service.schemas import Documented, ScreenAnswer
+from service.schemas import Comment, Documented, ScreenAnswer
 
 
 class DecisionSummary(Documented):
@@ -97,11 +97,5 @@ class FeedbackOrder(Documented):
     `verdict`: a person says that these may be shown, and no others."""
     options: str = Field(pattern="^(N|A?B?C?D?)$", min_length=1, examples=["AC"])
     """Letters of the pictures in alphabetical order; `N` for none of them."""
-    comment: str | None = Field(None, max_length=4000)
+    comment: Comment | None = None
     """Free text."""
-
-    @model_validator(mode="after")
-    def _storable(self) -> FeedbackOrder:
-        if self.comment is not None and not self.comment.replace("\n", "").replace("\t", "").isprintable():
-            raise ValueError("comment: control characters are not allowed")
-        return self

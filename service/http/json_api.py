@@ -20,6 +20,7 @@ from service.errors import (
 from service.pipeline.screen import Service
 from service.request.json_body import utf8_of
 from service.request.request_body import read_body
+from service.schemas import has_control_characters
 
 BODY_ERRORS = (MalformedRequest, BodyTimeout, UploadTooSlow, RequestTooLarge, UnsupportedMediaType, InvalidRequest)
 """Errors of a path that takes a body."""
@@ -66,8 +67,12 @@ async def read_order(request: Request, model: type[Model], *, max_bytes: int = M
 
 
 def refuse_unprintable(*texts: str | None) -> None:
-    """Refuse characters that databases do not store: no id can contain them."""
-    if not all(text is None or text.isprintable() for text in texts):
+    """Refuse characters that databases do not store: no id or product can contain them.
+
+    Raises:
+        InvalidRequest: a text has control characters.
+    """
+    if any(text is not None and has_control_characters(text) for text in texts):
         raise InvalidRequest("A parameter has characters that cannot be printed.")
 
 

@@ -6,24 +6,15 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from screening.task import OPTIONS, Dimension
-from service.schemas import Documented
+from service.schemas import Comment, Documented
 
 Number = Annotated[int, Field(ge=1, le=len(OPTIONS), strict=True)]
 """A picture's number as displayed."""
 Severity = Annotated[int, Field(ge=1, le=3, strict=True)]
 Job = Literal["review", "label"]
-
-
-def _storable(text: str) -> str:
-    if not text.replace("\n", "").replace("\t", "").isprintable():
-        raise ValueError("control characters are not allowed")
-    return text
-
-
-Comment = Annotated[str, Field(max_length=4000), AfterValidator(_storable)]
 
 
 class Order(Documented):

@@ -26,6 +26,7 @@ from service.decisions.picture_store import PictureStore
 from service.decisions.record import StoredPicture, product_of
 from service.decisions.review_tables import REVIEW_TASK
 from service.review.tasks import insert_tasks
+from service.schemas import has_control_characters
 
 SAMPLES = "samples.jsonl"
 _MAX_ID = 256
@@ -118,8 +119,8 @@ def _parsed(line: bytes, where: str) -> SampleLine:
     if not isinstance(sample, dict):
         raise ImportRefused(f"{where}: this is not a JSON object")
     identity = sample.get("id")
-    if not isinstance(identity, str) or not 0 < len(identity) <= _MAX_ID or not identity.isprintable():
-        raise ImportRefused(f"{where}, id: give a printable text of at most {_MAX_ID} characters")
+    if not isinstance(identity, str) or not 0 < len(identity) <= _MAX_ID or has_control_characters(identity):
+        raise ImportRefused(f"{where}, id: give a text of at most {_MAX_ID} characters, without control characters")
     generated = sample.get("generated")
     if not isinstance(generated, list) or len(generated) != len(OPTIONS):
         raise ImportRefused(f"{where}, generated: give four pictures")

@@ -20,8 +20,9 @@ from service.errors import LeaseLost, LeaseNotFound
 from service.ids import new_id
 
 LEASE = timedelta(minutes=10)
-SKIPPED = timedelta(hours=1)
-"""Time for which a person does not get a task that the person skipped."""
+AWAY = timedelta(hours=1)
+"""Time for which a person does not get a task that the person skipped, nor another slot of a task that the person was
+given: the work on it may still arrive."""
 
 MAX_WAITING = 1000
 """Maximum number of waiting tasks that are counted."""
@@ -148,22 +149,30 @@ def _slot_of(held: sa.Row[Any]) -> tuple[sa.ColumnElement[bool], ...]:
 
 def _available(reviewer: str, job: str | None, now: datetime) -> list[sa.ColumnElement[bool]]:
     """Conditions on a slot and its task under which a person may get it."""
-    task, slot, held = REVIEW_TASK.c, REVIEW_SLOT.c, REVIEW_LEASE.c
+    task, slot, held, other = REVIEW_TASK.c, REVIEW_SLOT.c, REVIEW_LEASE.c, REVIEW_SLOT.alias("other").c
     reviewed = sa.exists().where(REVIEW.c.task_id == task.id, REVIEW.c.reviewer == reviewer)
-    # The person has, or had and lost, another slot of the task; or skipped the task a short time ago.
+    # A short time ago, the person got another slot of the task or skipped the task.
     kept_away = sa.exists().where(
         held.task_id == task.id,
         held.reviewer == reviewer,
         sa.or_(
-            sa.and_(held.skipped_at.is_(None), held.number != slot.number),
-            held.skipped_at > now - SKIPPED,
+            sa.and_(held.skipped_at.is_(None), held.number != slot.number, held.at > now - AWAY),
+            held.skipped_at > now - AWAY,
         ),
+    )
+    # Heartbeats may have held another slot of the task for longer.
+    holds_another = sa.exists().where(
+        other.task_id == slot.task_id,
+        other.number != slot.number,
+        other.state == "leased",
+        other.leased_by == reviewer,
     )
     conditions = [
         task.state == "open",
         sa.or_(slot.state == "free", sa.and_(slot.state == "leased", slot.leased_until < now)),
         ~reviewed,
         ~kept_away,
+        ~holds_another,
     ]
     return conditions + ([] if job is None else [task.job == job])
 

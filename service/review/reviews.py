@@ -20,9 +20,6 @@ from service.review.consensus import Verdict, Verdicts, consensus_of, last_revie
 from service.review.leases import displayed_picture, lease_of, pictures_of
 from service.review.shown import display_order
 
-_MAX_SLOTS = 3
-"""Maximum number of slots of a task: the third person decides."""
-
 
 @dataclass(frozen=True, slots=True)
 class Submission:
@@ -138,7 +135,10 @@ def stored(connection: sa.Connection, row: sa.Row[Any]) -> Stored:
 
 
 def decide(connection: sa.Connection, task: sa.Row[Any], now: datetime) -> None:
-    """Derive the consensus of a task from its reviews, and open another slot if they differ."""
+    """Derive the consensus of a task from its reviews, and open another slot if it needs one more person.
+
+    A task with a consensus is done, even if a slot is left: late work may have made the consensus.
+    """
     last_ones = [row.id for row in last_reviews(connection, task.id)]
     verdicts = verdicts_of(connection, last_ones)
     consensus = consensus_of([verdicts[identity] for identity in last_ones], task.reviews_required)
@@ -146,15 +146,13 @@ def decide(connection: sa.Connection, task: sa.Row[Any], now: datetime) -> None:
     if consensus is not None:
         connection.execute(sa.insert(CONSENSUS).values(task_id=task.id, at=now, **asdict(consensus)))
     slots = connection.execute(sa.select(REVIEW_SLOT).where(REVIEW_SLOT.c.task_id == task.id)).all()
-    is_open = any(slot.state != "done" for slot in slots)
-    if consensus is None and not is_open and len(slots) < _MAX_SLOTS:
+    if consensus is None and all(slot.state == "done" for slot in slots):
         number = len(slots) + 1
         order = display_order(task.seed, task.id, number)
         connection.execute(
             sa.insert(REVIEW_SLOT).values(task_id=task.id, number=number, state="free", display_order=order)
         )
-        is_open = True
-    state = "open" if is_open else "done"
+    state = "open" if consensus is None else "done"
     connection.execute(sa.update(REVIEW_TASK).where(REVIEW_TASK.c.id == task.id).values(state=state))
 
 
@@ -216,11 +214,14 @@ def _insert(
 
 
 def _has_seen_the_answer(connection: sa.Connection, task: sa.Row[Any], reviewer: str) -> bool:
-    """Whether the person knows the model's answer: it is shown after each review of the decision."""
+    """Whether the person knows the model's answer: it was shown after a review of this decision or of one with the same
+    question."""
+    asked = DECISION.alias("asked").c
+    question = sa.select(asked.question).where(asked.id == task.decision_id).scalar_subquery()
     query = (
         sa.select(REVIEW.c.id)
-        .join(REVIEW_TASK)
-        .where(REVIEW.c.reviewer == reviewer, REVIEW_TASK.c.decision_id == task.decision_id)
+        .select_from(REVIEW.join(REVIEW_TASK).join(DECISION))
+        .where(REVIEW.c.reviewer == reviewer, DECISION.c.question == question)
         .limit(1)
     )
     return task.decision_id is not None and connection.execute(query).one_or_none() is not None

@@ -130,7 +130,7 @@ def overview_page(
     )
 
 
-def _review_row(review: ListedReview) -> dict[str, str]:
+def _review_row(review: ListedReview) -> dict[str, str | bool]:
     remarks = {
         "corrects an earlier one": review.corrects,
         "corrected later": review.superseded,
@@ -139,6 +139,7 @@ def _review_row(review: ListedReview) -> dict[str, str]:
     model = {None: "", True: "agrees", False: "differs"}[review.agrees]
     return {
         "id": review.id,
+        "superseded": review.superseded,
         "at": f"{review.at:%Y-%m-%d %H:%M}",
         "usable": ", ".join(map(str, review.usable)) or "none",
         "model": model,

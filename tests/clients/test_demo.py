@@ -36,7 +36,7 @@ def load(examples: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(str(examples))
     before = set(sys.modules)
     yield import_module
-    for name in {"demo", "demo_page", "demo_products", "make_examples"} - before:
+    for name in {"demo", "demo_page", "demo_products", "make_examples", "run_demo"} - before:
         sys.modules.pop(name, None)
 
 
@@ -194,6 +194,17 @@ def test_stopping_the_demo_stops_its_service(examples: Path, stop: signal.Signal
         _, err = demo.communicate(timeout=120)
     assert demo.returncode == 130 and "Stopped." in err and "Traceback" not in err
     assert children and not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def test_a_demo_under_nohup_ignores_the_end_of_its_terminal(load: Any) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        during = load("run_demo").run_demo("demo", lambda: signal.getsignal(signal.SIGHUP), stopped="Stopped.")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert during == signal.SIG_IGN
 
 
 def sample(number: int, label: str, defect: str = "floating") -> dict[str, Any]:

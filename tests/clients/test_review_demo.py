@@ -1,4 +1,4 @@
-"""`make review`: a service with a task for each example product, until Ctrl-C."""
+"""`make review`: a service with a task for each example product, until Ctrl-C or the end of its terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 
 
 @pytest.mark.slow
-def test_the_examples_wait_for_review_and_ctrl_c_ends_everything(repository):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_examples_wait_for_review_and_a_signal_ends_everything(repository, number):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -26,9 +27,24 @@ def test_the_examples_wait_for_review_and_ctrl_c_ends_everything(repository):
             printed += demo.stdout.readline()
         (url,) = re.findall(r"http://\S+/review", printed)
         page = httpx.get(url)
-        demo.send_signal(signal.SIGINT)
+        demo.send_signal(number)
         _, err = demo.communicate(timeout=120)
     assert page.status_code == 200 and "<b>10</b> tasks wait" in page.text
     assert demo.returncode == 0, err
     with pytest.raises(httpx.TransportError):
         httpx.get(url)
+
+
+@pytest.mark.slow
+def test_a_port_in_use_is_refused_before_anything_is_sent_to_it(repository):
+    program = repository / "clients" / "python" / "examples" / "review_demo.py"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        command = [sys.executable, str(program), "--engine", "scripted", "--port", str(port)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.accept()
+    assert done.returncode == 1
+    assert f"review: Cannot listen on port {port}: " in done.stderr and "PORT=N" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import signal
 import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
 
 from screening import __version__
 from tests.k8s.rendering import K8S, RENDERED, ROOT, all_pods, containers, program, render
@@ -54,6 +61,17 @@ def test_images_run_as_the_user_of_the_pods() -> None:
     assert "useradd --uid 10001 --gid 10001" in text
 
 
+def test_no_image_keeps_build_arguments_in_its_history() -> None:
+    """The address of a package index may contain a password."""
+    text = CONTAINERFILE.read_text()
+    with_arguments = [stage for stage in re.split(r"(?m)^FROM ", text)[1:] if re.search(r"(?m)^ARG ", stage)]
+    assert with_arguments
+    for stage in with_arguments:
+        name = stage.partition("\n")[0].rpartition(" ")[2]
+        assert "ENTRYPOINT" not in stage, name
+        assert f"FROM {name} " not in text, f"an image begins with the layers of {name}"
+
+
 def test_every_file_that_is_copied_exists() -> None:
     for sources in re.findall(r"(?m)^COPY (?!--from)(.*) \S+$", CONTAINERFILE.read_text()):
         for source in sources.split():
@@ -63,3 +81,37 @@ def test_every_file_that_is_copied_exists() -> None:
 def test_pinned_versions_of_the_mlflow_image_are_those_of_the_project() -> None:
     (server,) = re.findall(r"mlflow==(\S+)", CONTAINERFILE.read_text())
     assert f"mlflow-skinny=={server}\n" in (ROOT / "constraints.txt").read_text()
+
+
+@pytest.fixture
+def trial(tmp_path: Path) -> Path:
+    """A copy of `try` whose service only sleeps: it is called ready, and every question fails."""
+    images, programs = tmp_path / "k8s" / "images", tmp_path / "bin"
+    product = tmp_path / "clients" / "python" / "examples" / "products" / "01"
+    for folder in (images, programs, product):
+        folder.mkdir(parents=True)
+    for name in ("original", *"abcd"):
+        (product / f"{name}.jpg").touch()
+    stubs = {
+        images / "confine": "exec sleep 600",
+        programs / "buildah": "echo container",
+        programs / "curl": 'case "$*" in */readyz) exit 0 ;; *) exit 22 ;; esac',
+    }
+    for path, line in stubs.items():
+        path.write_text(f"#!/bin/sh\n{line}\n")
+        path.chmod(0o755)
+    return Path(shutil.copy(K8S / "images" / "try", images))
+
+
+@pytest.mark.slow
+def test_a_failed_question_ends_the_trial_of_an_image_and_its_service(trial: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([str(trial), "image"], env=environment, start_new_session=True) as process:
+        try:
+            assert process.wait(60) == 22
+            with pytest.raises(ProcessLookupError):  # none of its processes is left
+                os.killpg(process.pid, 0)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert not list(tmp_path.glob("tmp.*")), "its folder is left"

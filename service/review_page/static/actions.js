@@ -75,7 +75,7 @@ export function actionsFor(dimensions) {
       { id: "undo", key: "z", title: "Undo; with nothing to undo, open the last review", needs: "nothing", run: (station) => station.undo() },
       { id: "redo", key: "Shift+z", title: "Redo", run: (station) => station.redo() },
       { id: "remark", key: "Shift+c", title: "Write a comment on the whole task", run: (station) => station.focus("remark") },
-      { id: "skip", key: "s", title: "Skip the task; another person gets it", needs: "task", run: (station) => station.skip() },
+      { id: "skip", key: "s", title: "Skip the task; another person gets it. Press twice if you have judged it", needs: "task", run: (station) => station.skip() },
       { id: "answer", key: "v", title: "View the model's answer to your last task", needs: "nothing", run: (station) => station.openAnswer() },
       { id: "overview", key: "h", title: "Leave to the overview", needs: "nothing", run: (station) => station.leave() },
       { id: "help", key: "?", title: "List the keys", needs: "nothing", run: (station) => station.open("help") },

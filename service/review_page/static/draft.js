@@ -24,6 +24,14 @@ export function correctionOf({ verdicts, best, comment }) {
   return { ...emptyDraft(), verdicts: copies, best: best ?? null, comment: comment ?? "" };
 }
 
+/**
+ * The draft of a refused review, under a new id. After a conflict (409) it corrects the person's last review of the task,
+ * whichever this is: the one that it was made from may have been corrected elsewhere.
+ */
+export function refusedOf(draft, status) {
+  return { ...draft, id: newId(), correctsLast: status === 409 || draft.correctsLast };
+}
+
 export const verdictOn = (draft, number) => draft.verdicts[number - 1];
 
 export const usableNumbers = (draft) => draft.verdicts.filter((one) => one.usable).map((one) => one.number);
@@ -79,7 +87,7 @@ export function problemOf(draft) {
   return null;
 }
 
-/** The body of `POST /review/reviews`. */
+/** The body of `POST /review/reviews`. Without `supersedes` it replaces the person's last review of the task. */
 export function submissionOf({ lease, draft, supersedes }) {
   return {
     id: draft.id,
@@ -88,6 +96,6 @@ export function submissionOf({ lease, draft, supersedes }) {
     best: draft.best,
     comment: draft.comment.trim(),
     active_seconds: Math.round(draft.seconds),
-    supersedes: supersedes ?? null,
+    supersedes: draft.correctsLast ? null : (supersedes ?? null),
   };
 }

@@ -1,9 +1,21 @@
-/** Reviews that are finished but not confirmed by the service. They are stored until it has them. */
+/**
+ * Reviews that are finished but not confirmed by the service. They are stored until it has them. A station also sends
+ * those of the reviewer's other stations, which may never be opened again.
+ */
 
 import { call } from "./api.js";
 
 const FIRST_DELAY_MS = 1_000;
 const LAST_DELAY_MS = 30_000;
+
+/** The reviews in a store. Each knows its store, from which it is dropped once the service has it. */
+const entriesOf = (store) => store.read("outbox", []).map(({ body, task }) => ({ body, task, store }));
+
+/** Remove a review from a store as it is now, because another tab may have written to it, and add others at the end. */
+function rewrite(store, id, added = []) {
+  const others = store.read("outbox", []).filter(({ body }) => body.id !== id);
+  store.write("outbox", [...others, ...added]);
+}
 
 export class Outbox {
   /**
@@ -14,27 +26,23 @@ export class Outbox {
   constructor(storage, listener) {
     this.storage = storage;
     this.listener = listener;
-    this.entries = storage.read("outbox", []);
+    this.entries = storage.all().flatMap(entriesOf);
     this.delay = FIRST_DELAY_MS;
   }
 
   /** Store a review and begin to send it. `task` is what is needed to open it again. */
   add(body, task) {
-    this.entries.push({ body, task });
-    this.save();
+    this.entries.push({ body, task, store: this.storage });
+    rewrite(this.storage, body.id, [{ body, task }]);
     this.send();
   }
 
   drop(entry) {
     this.entries = this.entries.filter((one) => one !== entry);
-    this.save();
+    rewrite(entry.store, entry.body.id);
   }
 
-  save() {
-    this.storage.write("outbox", this.entries);
-  }
-
-  /** Send everything, oldest first. While the service cannot be reached, try again with growing delays. */
+  /** Send everything, the oldest of each store first. While the service cannot be reached, try again with growing delays. */
   async send() {
     if (this.sending) return;
     this.sending = true;

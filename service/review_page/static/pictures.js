@@ -1,6 +1,7 @@
 /** Downloads the five pictures of a task and decodes them, so that showing them later takes no time. */
 
 import { download } from "./api.js";
+import { NUMBERS } from "./draft.js";
 
 const PREVIEW_PIXELS = 1200; // longest side; about that of a pane on a large screen
 
@@ -29,10 +30,18 @@ async function previewOf({ naturalWidth: width, naturalHeight: height }, blob) {
   return canvas;
 }
 
+/**
+ * Addresses of a task's pictures, the original first. They are relative, unlike those in the lease, because the page may
+ * be below a path prefix. A lease ends with its review; the pictures of the review stay.
+ */
+function addressesOf({ lease, supersedes }) {
+  const base = supersedes ? `reviews/${supersedes}` : `leases/${lease.lease}`;
+  return [0, ...NUMBERS].map((number) => `${base}/pictures/${number}`);
+}
+
 /** Load the pictures of a task, the original first, and their previews into `task.pictures` and `task.previews`. */
 export async function loadPictures(task, priority) {
-  const { original, pictures } = task.lease;
-  const blobs = await Promise.all([original, ...pictures].map(({ url }) => download(url, priority)));
+  const blobs = await Promise.all(addressesOf(task).map((address) => download(address, priority)));
   task.urls = blobs.map((blob) => URL.createObjectURL(blob));
   const loaded = await Promise.all(task.urls.map(decoded));
   loaded.forEach((picture, number) => {

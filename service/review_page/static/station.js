@@ -27,6 +27,7 @@ export class Station {
     this.message = null;
     this.last = null; // the last submitted review: its task, its body and, once stored, the service's answer
     this.held = null;
+    this.skipAsked = null; // the task for which the message asks to press Skip again
     this.touchedAt = Date.now();
     this.shownAt = 0;
     const changed = () => this.render();
@@ -155,7 +156,7 @@ export class Station {
 
   replaceDraft(draft) {
     this.task.draft = { ...draft, seconds: this.task.draft.seconds };
-    this.message = null;
+    this.message = this.skipAsked = null;
     this.queue.save();
     if (this.storage.failed) this.say("warning", "This browser stores no drafts: a reload would lose your work.");
     this.render();
@@ -239,6 +240,11 @@ export class Station {
   }
 
   async skip() {
+    if (isWork(this.task) && this.skipAsked !== this.task) {
+      this.say("warning", "Press Skip again: your verdicts on this task would be lost.");
+      this.skipAsked = this.task;
+      return;
+    }
     const task = this.queue.shift();
     this.nextTask();
     try {
@@ -252,7 +258,7 @@ export class Station {
 
   nextTask() {
     this.selected = 1;
-    this.message = null;
+    this.message = this.skipAsked = null;
     this.panes.endCompare();
     this.render();
   }
@@ -268,8 +274,7 @@ export class Station {
     if (!this.last) return this.openNewest();
     const { task, body } = this.last;
     this.last = null;
-    const lease = withPicturesOf(body.id, task.lease);
-    this.show({ ...task, lease, draft: drafts.correctionOf(body), supersedes: body.id, history: [], future: [] });
+    this.show({ ...task, draft: drafts.correctionOf(body), supersedes: body.id, history: [], future: [] });
     return undefined;
   }
 
@@ -294,7 +299,8 @@ export class Station {
     if (this.queue.tasks.some((task) => task.supersedes === id)) return;
     try {
       const review = await call("GET", `reviews/${encodeURIComponent(id)}`);
-      this.show({ lease: withPicturesOf(id, review), draft: drafts.correctionOf(review), supersedes: id });
+      if (review.superseded) this.say("info", "You have corrected this review later. Open the newer one.");
+      else this.show({ lease: review, draft: drafts.correctionOf(review), supersedes: id, history: [] });
     } catch (error) {
       this.failed(error);
     }
@@ -306,14 +312,14 @@ export class Station {
     this.reached();
     if (this.last?.body.id === entry.body.id) this.last.result = result;
     if (result.late) this.say("info", "The review arrived after its time had ended. It is kept as late work.");
-    this.count = (this.count ?? 0) + (entry.body.supersedes ? 0 : 1);
+    this.count = (this.count ?? 0) + (entry.task.supersedes ? 0 : 1);
     this.render();
   }
 
   refused(entry, error) {
     if (this.last?.body.id === entry.body.id) this.setLast(null);
     if (error.status === 404) return this.say("info", "The last task was erased before your review arrived.");
-    this.queue.unshift({ ...entry.task, draft: { ...entry.task.draft, id: drafts.emptyDraft().id }, beatAt: 0 });
+    this.queue.unshift({ ...entry.task, draft: drafts.refusedOf(entry.task.draft, error.status), beatAt: 0 });
     this.say("error", `The service refused the review, which is open again: ${error.message}`);
   }
 
@@ -351,6 +357,7 @@ export class Station {
 
   say(kind, text) {
     this.message = { kind, text };
+    this.skipAsked = null;
     this.render();
   }
 
@@ -383,8 +390,11 @@ export class Station {
   }
 }
 
-/** A lease ends with its review; the pictures of the review stay. */
-function withPicturesOf(id, lease) {
-  const at = (number) => `reviews/${id}/pictures/${number}`;
-  return { ...lease, original: { url: at(0) }, pictures: drafts.NUMBERS.map((number) => ({ number, url: at(number) })) };
+/**
+ * Whether skipping a task would lose work. A correction begins with the verdicts of its review, so its history tells.
+ * After a reload or a refusal it has none, and may have changes.
+ */
+function isWork({ draft, broken, supersedes, history }) {
+  if (broken) return false;
+  return supersedes ? history?.length !== 0 : drafts.isTouched(draft);
 }

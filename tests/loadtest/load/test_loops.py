@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 
 import pytest
 
 from loadtest.load.arrivals import arrivals
-from loadtest.load.loops import Stop, closed_loop, open_loop
+from loadtest.load.loops import Stop, closed_loop, open_loop, stoppable
 
 pytestmark = pytest.mark.anyio
 
@@ -124,3 +125,15 @@ async def test_a_closed_loop_fails_with_what_it_waits_for() -> None:
 
     with pytest.raises(ValueError, match="nothing to kill"):
         await closed_loop(2, ask, until=fails(), stop=Stop())
+
+
+async def test_a_closed_terminal_stops_a_run_and_does_not_interrupt_its_end() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        async with stoppable() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert await stop.sleep(10)
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

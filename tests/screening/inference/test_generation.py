@@ -116,6 +116,15 @@ def test_a_missing_program_of_vllm_is_named_with_its_package(monkeypatch) -> Non
         cpu_environment()
 
 
+def test_a_missing_library_of_vllm_is_named_with_its_package(monkeypatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    with pytest.raises(UserError, match=r"library libnuma\.so\.1 .*Install .*libnuma1"):
+        cpu_environment()
+
+
 def test_sampling_is_greedy_and_asks_for_exactly_the_watched_tokens() -> None:
     arguments = sampling_arguments(manifest(), Mode.DIRECT, [3, 4])
     assert (arguments["temperature"], arguments["max_tokens"]) == (0.0, 6)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from argparse import ArgumentParser
+from pathlib import Path
 
 import pytest
 
 from service.config.launch_options import add_options
-from service.config.settings import Settings, SettingsError, load
+from service.config.settings import PREFIX, Settings, SettingsError, StoreSettings, load
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +45,7 @@ def test_the_clients_variables_are_left_alone(monkeypatch) -> None:
         ({"checkpoint": "c", "registry": "user:secret@mlflow"}, "--registry is not a tracking URI; give"),
         ({"checkpoint": "c", "registry_model": "a/b"}, "--registry-model"),
         ({"engine": "scripted", "review": "true"}, "--review needs --decisions"),
+        ({"engine": "scripted", "decisions_required": "true"}, "--decisions-required needs --decisions"),
         ({"engine": "scripted", "decisions_days": "inf"}, "--decisions-days"),  # such a date does not exist
         ({"state_dir": "s3://bucket/state"}, r"--state-dir .*: s3:/bucket/state is not a path in a file system"),
     ],
@@ -51,6 +53,74 @@ def test_the_clients_variables_are_left_alone(monkeypatch) -> None:
 def test_a_wrong_value_names_its_option(given, word) -> None:
     with pytest.raises(SettingsError, match=word):
         load(given)
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields.keys() - {"keys_file"}))
+def test_an_empty_variable_counts_as_not_set(name, monkeypatch) -> None:
+    monkeypatch.setenv(PREFIX + name.upper(), "")
+    assert getattr(load({}), name) == Settings.model_fields[name].default
+
+
+def test_empty_variables_of_the_decision_store_count_as_not_set(monkeypatch) -> None:
+    monkeypatch.setenv("SCREENING_DECISIONS", "")
+    monkeypatch.setenv("SCREENING_PICTURES", "")
+    assert (StoreSettings().decisions, StoreSettings().pictures) == (None, None)
+    monkeypatch.setenv("SCREENING_DECISIONS_REQUIRED", "true")
+    with pytest.raises(SettingsError, match="--decisions-required needs --decisions"):
+        load({"engine": "scripted"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "checkpoint",
+        "state_dir",
+        "checkpoint_store",
+        "registry",
+        "draft_tokens",
+        "decisions",
+        "pictures",
+        "decisions_days",
+    ],
+)
+def test_an_empty_option_without_a_default_counts_as_not_given(name) -> None:
+    assert getattr(load({name: ""}), name) is None
+
+
+def test_the_variable_counts_if_the_option_is_empty_except_for_lists(monkeypatch) -> None:
+    monkeypatch.setenv("SCREENING_STATE_DIR", "/state")
+    monkeypatch.setenv("SCREENING_CORS_ORIGINS", "https://shop.example")
+    settings = load({"engine": "scripted", "state_dir": "", "cors_origins": ""})
+    assert (settings.state_dir, settings.cors_origins) == (Path("/state"), ())
+
+
+@pytest.mark.parametrize("name", ["port", "max_body_bytes", "decisions_required"])
+def test_an_empty_option_with_a_default_is_refused(name) -> None:
+    with pytest.raises(SettingsError, match=f"--{name.replace('_', '-')} "):
+        load({"engine": "scripted", name: ""})
+
+
+@pytest.mark.parametrize(
+    ("given", "variables"),
+    [
+        ({}, {"SCREENING_KEYS_FILE": ""}),
+        ({}, {"screening_keys_file": ""}),
+        ({}, {"SCREENING_KEYS_FILE": "", "SCREENING_API_KEYS": "a" * 64}),
+        ({"keys_file": ""}, {}),
+        ({"keys_file": ""}, {"SCREENING_KEYS_FILE": "keys"}),
+    ],
+)
+def test_an_empty_path_of_the_keys_file_does_not_open_the_service(given, variables, monkeypatch) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=r"--keys-file \(SCREENING_KEYS_FILE\): the path is empty"):
+        load({"engine": "scripted", **given})
+
+
+def test_the_option_of_the_keys_file_wins_over_an_empty_variable(monkeypatch) -> None:
+    monkeypatch.setenv("SCREENING_KEYS_FILE", "")
+    settings = load({"engine": "scripted", "keys_file": "keys"})
+    assert settings.keys_file == Path("keys") and settings.needs_key
 
 
 def test_keys_are_separated_by_commas_and_may_have_names() -> None:

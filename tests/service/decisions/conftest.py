@@ -18,6 +18,10 @@ from service.decisions.database import Database
 
 FEEDBACK_KEY, ADMIN_KEY = "feedback-key", "admin-key"
 """Keys that the tests use; the services get their hashes."""
+WRITING = (
+    "Trop\u202fsombre\u00a0!\r\n\u8272\u304c\u3000\u9055\u3046\n\U0001f469\u200d\U0001f527 wa\u00adter\t\U0001fae9"
+)
+"""A comment in ordinary writing: spaces of French and Japanese, joiners, lines, and a new emoji."""
 
 
 def _binaries() -> Path | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.service.decisions.conftest import ADMIN_KEY, FEEDBACK_KEY, sha256
+from tests.service.decisions.conftest import ADMIN_KEY, FEEDBACK_KEY, WRITING, sha256
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -94,7 +94,7 @@ async def test_a_page_follows_one_whose_last_decision_was_erased(open_service, m
     "query",
     [{"limit": 0}, {"limit": "x"}, {"choice": "E"}, {"since": "yesterday"}, {"since": "2026-01-01T00:00:00"},
      {"since": "0001-01-01T00:00:00+14:00"}, {"until": "9999-12-31T23:59:59-14:00"}, {"min_confidence": 2},
-     {"needs_review": "maybe"}, {"product": "a\x00b"}, {"cursor": "x" * 65}],
+     {"needs_review": "maybe"}, {"product": "a\x00b"}, {"product": "a\nb"}, {"cursor": "x" * 65}],
     ids=str,
 )  # fmt: skip
 async def test_a_wrong_parameter_is_named(open_service, query) -> None:
@@ -149,6 +149,20 @@ async def test_feedback_is_added_once_for_each_key(open_service, sample) -> None
     assert kept == [first.json(), none.json()] and kept[1]["options"] == "N" and kept[0]["caller"] == "shop"
 
 
+async def test_a_comment_and_a_product_in_ordinary_writing_are_kept(open_service, sample) -> None:
+    product = "\u6e6f\u3000\u5475\u00a0No.\u202f1"
+    async with open_service() as (running, written):
+        given = await screened(running, sample, metadata={"product": product})
+        await written(1)
+        order = {"kind": "verdict", "options": "AC", "comment": WRITING}
+        sent = await running.client.post(f"/decisions/{given['id']}/feedback", json=order, headers=READ)
+        found = (await running.client.get("/decisions", params={"product": product}, headers=READ)).json()
+        kept = (await running.client.get(f"/decisions/{given['id']}", headers=READ)).json()
+    assert sent.status_code == 201, sent.text
+    assert [one["comment"] for one in kept["feedback"]] == [WRITING]
+    assert [(one["id"], one["product"]) for one in found["decisions"]] == [(given["id"], product)]
+
+
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # nothing reaches the database
 @pytest.mark.parametrize(
     ("body", "status"),
@@ -156,6 +170,7 @@ async def test_feedback_is_added_once_for_each_key(open_service, sample) -> None
      (b'{"kind": "shown", "options": "CA"}', 422), (b'{"kind": "liked", "options": "A"}', 422),
      (b'{"kind": "shown", "options": "A", "more": 1}', 422),
      (b'{"kind":"shown","options":"A","comment":"\\u0000"}', 422),
+     (b'{"kind":"shown","options":"A","comment":"\\u001b[2J"}', 422),
      (b'{"kind":"shown","options":"A","x":"' + b"x" * 20_000, 413)],
     ids=lambda value: str(value)[:40],
 )  # fmt: skip

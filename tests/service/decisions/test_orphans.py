@@ -80,3 +80,12 @@ def test_prune_removes_unfinished_files_and_leaves_foreign_ones(database, databa
     assert main(["prune", "--decisions", database_url, "--pictures", store.location]) == 0
     assert json.loads(capsys.readouterr().out) == {"decisions": 0, "pictures": 0, "orphans": 1}
     assert {path.name for path in file.parent.iterdir()} == {fresh.name, foreign.name}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_prune_does_not_take_the_working_directory_for_an_empty_option(
+    database_url, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["prune", "--decisions", database_url, "--pictures", ""]) == 1
+    assert "give --pictures" in capsys.readouterr().err

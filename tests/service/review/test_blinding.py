@@ -14,9 +14,9 @@ from service.decisions.review_tables import GOLD, REVIEW_SLOT, VERDICT
 from service.review import leases, reviews
 from service.review.consensus import Verdict
 from service.review.shown import ORDERS, display_order, model_answer
-from service.review.tasks import insert_tasks
+from service.review.tasks import insert_tasks, make_tasks
 from tests.service.decisions.conftest import sha256
-from tests.service.review.conftest import REVIEW, answer_of, insert_decision, review_of, take
+from tests.service.review.conftest import REVIEW, answer_of, insert_decision, review_of, submission, take
 
 pytestmark = pytest.mark.slow
 
@@ -106,6 +106,18 @@ async def test_the_answer_is_shown_after_the_review_and_neither_reason_nor_gold(
     body = sent.json()
     assert body["model"]["choice"] == body["letters"].index("B") + 1 and body["agrees"] is True
     assert not re.search("gold|tsk_|scr_|expected|probability", sent.text + listed.text)
+
+
+def test_only_the_first_review_of_identical_requests_is_blind(database) -> None:
+    questions = {insert_decision(database, number, question=one): one for number, one in enumerate("qqr")}
+    make_tasks(database, caller="lead", count=3, seed=1, reviews=2)
+    for person in ("ann", "ben"):
+        blind: dict[str, list[bool]] = {"q": [], "r": []}
+        for lease in leases.lease(database, person, count=3, job=None)[0]:
+            stored, _ = reviews.submit(database, submission(lease, "A"), person)
+            assert stored.answer is not None
+            blind[questions[stored.answer["id"]]].append(stored.review.blind)
+        assert blind == {"q": [True, False], "r": [True]}
 
 
 def test_every_display_order_maps_back(database) -> None:

@@ -94,6 +94,12 @@ def test_only_a_line_feed_ends_a_line(database, pictures, tmp_path) -> None:
     assert import_directory(database, pictures, data, batch="first", reviews=1) == (2, 0)
 
 
+def test_ids_and_products_may_have_spaces_of_any_kind(database, pictures, tmp_path) -> None:
+    data = write(tmp_path / "data", sample("a\u3000b", product="No.\u00a01"))
+    assert import_directory(database, pictures, data, batch="first", reviews=1) == (1, 0)
+    assert erasure.erase_samples(database, pictures, "No.\u00a01", caller="lead") == 1
+
+
 def test_files_with_byte_order_marks_may_be_joined(database, pictures, tmp_path) -> None:
     lines = (write(tmp_path / "data", sample("1"), sample("2")) / "samples.jsonl").read_bytes()
     joined = b"\xef\xbb\xbf" + lines.replace(b"\n", b"\r\n\xef\xbb\xbf")
@@ -115,6 +121,7 @@ def test_text_in_another_encoding_is_refused_with_its_line(database, pictures, t
         ("{", "line 1: this is not JSON"),
         ("[]", "line 1: this is not a JSON object"),
         (json.dumps(sample("")), "line 1, id: "),
+        (json.dumps(sample("a\tb")), "line 1, id: "),
         (json.dumps(sample("1", generated=["1.jpg"])), "line 1, generated: give four"),
         (json.dumps(sample("1", original="../secret.jpg")), "inside"),
         (json.dumps(sample("1", original="/etc/passwd")), "inside"),

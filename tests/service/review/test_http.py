@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.service.decisions.conftest import WRITING
 from tests.service.review.conftest import LEAD, OTHER, REVIEW, review_of, verdicts
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -154,6 +155,7 @@ WRONG_REVIEWS: list[tuple[dict[str, Any], str]] = [
     ({"best": 1}, "best"),
     ({"verdicts": verdicts("12"), "best": 3}, "best"),
     ({"comment": "a\u0000b"}, "comment"),
+    ({"verdicts": [one | {"comment": "\u001b[2J"} for one in verdicts()]}, "comment"),
     ({"active_seconds": -1}, "active_seconds"),
     ({"unknown": 1}, "unknown"),
 ]
@@ -179,6 +181,18 @@ async def test_a_comment_can_replace_the_dimensions(open_review) -> None:
         )
         (item,) = (await running.client.get("/review/export", headers=LEAD)).json()["items"]
     assert sent.status_code == 201 and item["letters"] == "N" and item["pictures"][0]["comment"] == "a watermark"
+
+
+async def test_comments_in_ordinary_writing_are_kept(open_review) -> None:
+    async with open_review(1) as running:
+        await make(running, 1)
+        (task,) = (await lease(running))["leases"]
+        said = [one | {"comment": WRITING} for one in verdicts("1")]
+        order = review_of(task["lease"], comment=WRITING, verdicts=said)
+        sent = await running.client.post("/review/reviews", json=order, headers=REVIEW)
+        (own,) = (await running.client.get("/review/reviews", headers=REVIEW)).json()["reviews"]
+    assert sent.status_code == 201, sent.text
+    assert own["comment"] == WRITING and [one["comment"] for one in own["verdicts"]] == [WRITING] * 4
 
 
 @ON_SQLITE

@@ -30,6 +30,25 @@ def states(database: Database) -> list[str]:
         return list(connection.scalars(sa.select(REVIEW_SLOT.c.state).order_by(REVIEW_SLOT.c.number)))
 
 
+def task_state(database: Database) -> str:
+    """The state of the only task."""
+    with database.reading() as connection:
+        return connection.execute(sa.select(REVIEW_TASK.c.state)).scalar_one()
+
+
+def pass_an_hour(database: Database, lease: leases.Lease) -> None:
+    """Let more than an hour pass since a lease was given. Its end stays, as if heartbeats had extended it."""
+    long_ago = datetime.now(UTC) - timedelta(minutes=61)
+    with database.writing() as connection:
+        connection.execute(sa.update(REVIEW_LEASE).where(REVIEW_LEASE.c.id == lease.id).values(at=long_ago))
+
+
+def take_and_review(database: Database, reviewer: str, letters: str) -> int:
+    """Lease and review one task; returns the number of the slot."""
+    stored, _ = reviews.submit(database, submission(take(database, reviewer), letters), reviewer)
+    return stored.review.number
+
+
 def test_one_slot_goes_to_one_person(database) -> None:
     make(database)
     lease = take(database, "ann")
@@ -70,6 +89,68 @@ def test_a_lease_that_ends_goes_to_another_person_and_late_work_is_kept(database
     assert leases.extend(database, current.id, "ben") > datetime.now(UTC) + timedelta(minutes=9)
     second, _ = reviews.submit(database, submission(current, "AB"), "ben")
     assert not second.review.late and states(database) == ["done"]
+
+
+def test_a_person_whose_slot_another_took_gets_the_other_slot_after_an_hour(database) -> None:
+    make(database, needed=2)
+    lost = take(database, "ann")
+    expire(database, lost)
+    assert take_and_review(database, "ben", "AB") == 1, "the slot that was Ann's"
+    assert leases.lease(database, "ann", count=1, job=None) == ([], 0)
+    pass_an_hour(database, lost)
+    assert leases.waiting(database, "ann", None) == 1
+    current = take(database, "ann")
+    late, _ = reviews.submit(database, submission(lost, "A"), "ann")
+    second, _ = reviews.submit(database, submission(current, "AB"), "ann")
+    assert late.review.late and second.review.supersedes == late.review.id
+    assert not second.review.late and second.review.number == 2
+    assert states(database) == ["done"] * 2 and task_state(database) == "done"
+
+
+def test_a_person_whose_slot_another_took_can_be_the_third_one(database) -> None:
+    make(database, needed=2)
+    lost = take(database, "ann")
+    expire(database, lost)
+    assert [take_and_review(database, "ben", "AB"), take_and_review(database, "cleo", "A")] == [1, 2]
+    assert leases.lease(database, "ann", count=1, job=None) == ([], 0)
+    pass_an_hour(database, lost)
+    assert take_and_review(database, "ann", "A") == 3 and task_state(database) == "done"
+
+
+def test_a_lease_that_lasts_for_more_than_an_hour_bars_the_other_slot(database) -> None:
+    make(database, needed=2)
+    held = take(database, "ann")
+    pass_an_hour(database, held)
+    assert leases.lease(database, "ann", count=1, job=None) == ([], 0)
+    assert take_and_review(database, "ben", "A") == 2
+
+
+def test_late_work_that_agrees_closes_a_task_of_which_a_slot_is_free(database) -> None:
+    make(database, needed=2)
+    lost = take(database, "ann")
+    expire(database, lost)
+    take_and_review(database, "ben", "AB")
+    late, _ = reviews.submit(database, submission(lost, "AB"), "ann")
+    assert late.review.late and states(database) == ["done", "free"] and task_state(database) == "done"
+    assert leases.lease(database, "cleo", count=1, job=None) == ([], 0)
+    reviews.submit(database, submission(lost, "A"), "ann")
+    assert task_state(database) == "open", "the correction differs"
+    assert take_and_review(database, "cleo", "A") == 2 and task_state(database) == "done"
+
+
+def test_a_task_whose_slots_one_person_filled_twice_stays_open_until_it_is_decided(database) -> None:
+    make(database, needed=2)
+    lost = take(database, "ann")
+    expire(database, lost)
+    others = take(database, "ben")
+    pass_an_hour(database, lost)
+    current = take(database, "ann")
+    leases.skip(database, others.id, "ben")
+    for lease in (lost, current):
+        reviews.submit(database, submission(lease, "A"), "ann")
+    assert states(database) == ["done", "done", "free"] and task_state(database) == "open"
+    assert take_and_review(database, "cleo", "B") == 3 and task_state(database) == "open"
+    assert take_and_review(database, "dora", "B") == 4 and task_state(database) == "done"
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ def picture(size: tuple[int, int], seed: int, orientation: int = 1) -> bytes:
 class FakeReview:
     """The queue, and what the pages sent. `lost` names leases that another person has taken meanwhile, and `erased`
     those whose task does not exist any more. `person` is the name to which the browser's cookie belongs. If
-    `no_session` is set, it answers every sign-in."""
+    `no_session` is set, it answers every sign-in. All paths are below `prefix`."""
 
     tasks: int = 5
     job: str = "review"
@@ -76,6 +76,7 @@ class FakeReview:
     signed_in: bool = True
     person: str = VISITOR.name
     no_session: Response | None = None
+    prefix: str = ""
     url: str = ""
 
     def stranger(self, request: Request) -> Response | None:
@@ -86,6 +87,11 @@ class FakeReview:
         if page != self.person:
             return problem(401, f"You are signed in as {self.person} now, and this page belongs to {page}.")
         return None
+
+    @property
+    def superseded(self) -> set[str]:
+        """Ids of the reviews that a later one corrects."""
+        return {one["supersedes"] for one in self.reviews.values()} - {None}
 
     def lease(self) -> dict[str, Any]:
         self.leased += 1
@@ -137,6 +143,8 @@ class FakeReview:
         known = self.reviews.get(body["id"])
         if known is not None and known != body:
             return problem(409, "This id has other content.")
+        if known is None and body["supersedes"] in self.superseded:
+            return problem(409, "supersedes: this is not your last review of this task. Read the review again.")
         self.reviews[body["id"]] = body
         return JSONResponse(self.answer(body), status_code=200 if known else 201)
 
@@ -156,7 +164,8 @@ class FakeReview:
         }
 
     def shown(self, body: dict[str, Any]) -> dict[str, Any]:
-        return {**body, "at": "2026-11-29T10:00:00Z", "late": False, "job": self.job, "dimensions": _DIMENSIONS}
+        more = {"superseded": body["id"] in self.superseded, "job": self.job, "dimensions": _DIMENSIONS}
+        return {**body, "at": "2026-11-29T10:00:00Z", "late": False, **more}
 
     async def get_reviews(self, _request: Request) -> Response:
         return JSONResponse({"reviews": [self.shown(one) for one in reversed(self.reviews.values())]})
@@ -175,7 +184,7 @@ class FakeReview:
         return Response(status_code=204) if self.signed_in else problem(401, "Unknown key.")
 
     async def get_overview(self, _request: Request) -> Response:
-        mine = [listed(one) for one in reversed(self.reviews.values())]
+        mine = [listed(one, one["id"] in self.superseded) for one in reversed(self.reviews.values())]
         waiting = {"review": self.tasks - self.leased, "label": 0}
         return page(pages.overview_page(VISITOR, waiting, STATS["queue"], mine))
 
@@ -206,14 +215,14 @@ class FakeReview:
             Route(f"/review/reviews/{{review}}/pictures/{number}", self.get_picture),
             Mount("/review/static", StaticFiles(directory=pages.STATIC)),
         ]
-        return Starlette(routes=routes)
+        return Starlette(routes=[Mount(self.prefix, routes=routes)])
 
 
-def listed(body: dict[str, Any]) -> pages.ListedReview:
+def listed(body: dict[str, Any], superseded: bool) -> pages.ListedReview:
     usable = [one["number"] for one in body["verdicts"] if one["usable"]]
     corrects = body["supersedes"] is not None
     return pages.ListedReview(
-        body["id"], datetime.now(UTC), usable, 3 in usable, corrects, superseded=False, late=False
+        body["id"], datetime.now(UTC), usable, 3 in usable, corrects, superseded=superseded, late=False
     )
 
 
@@ -234,7 +243,7 @@ def served(review: FakeReview) -> Iterator[FakeReview]:
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    review.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    review.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}{review.prefix}"
     try:
         yield review
     finally:

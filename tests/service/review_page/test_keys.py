@@ -70,7 +70,7 @@ CHECKS: dict[str, Check] = {
     "undo": ("1 x", verdict),
     "redo": ("1 x z", verdict),
     "remark": ("1", focused),
-    "skip": ("1 x", verdict),
+    "skip": ("1 x s", verdict),  # the first press on a judged task only warns
     "help": ("1", lambda page: page.locator("dialog").count()),
     "close": ("?", lambda page: page.locator("dialog").count()),
 }

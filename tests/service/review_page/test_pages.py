@@ -33,6 +33,15 @@ def test_names_are_escaped_on_every_page():
         assert EVIL not in page and "&lt;script&gt;" in page
 
 
+def test_only_the_last_review_of_a_task_has_a_link():
+    now = datetime.now(UTC)
+    old = pages.ListedReview("old", now, [1], None, corrects=False, superseded=True, late=False)
+    new = pages.ListedReview("new", now, [2], None, corrects=True, superseded=False, late=False)
+    page = pages.overview_page(VISITOR, {"review": 0, "label": 0}, {}, [new, old])
+    assert "corrected later" in page
+    assert re.findall(r"station\?review=(\w+)", page) == ["new"]
+
+
 def test_an_interval_is_drawn_where_its_ends_are():
     rows = [Row("usable", "9 pairs", (Estimate(0.5, (0.25, 0.75)), Estimate(None)))]
     svg = ElementTree.fromstring(interval_chart("t", rows, names=("a", "b"), percent=True))

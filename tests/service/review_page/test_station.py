@@ -51,6 +51,19 @@ def test_tasks_by_touch_on_a_phone(open_page, serve, wait_until):
         assert one["verdicts"][1]["dimensions"] == {"appearance_deformation": 3}
 
 
+def test_the_pictures_of_tasks_and_reviews_are_found_below_a_path_prefix(open_page, serve, wait_until):
+    review = serve(FakeReview(prefix="/below"))
+    page = begin(open_page(f"{review.url}/review/station"))
+    press(page, "a a a a Enter")
+    wait_until(lambda: review.reviews)
+    page.reload()
+    begin(page)
+    page.goto(f"{review.url}/review")
+    page.get_by_role("link", name="Open the review of").click()
+    page.get_by_text("You are changing a review that you have sent.").wait_for()
+    begin(page)
+
+
 def test_two_enters_make_one_review(station, review, wait_until):
     press(station, "a a a a Enter Enter")
     begin(station)
@@ -145,6 +158,18 @@ def test_a_review_that_was_not_sent_before_a_reload_is_sent_after_it_once(statio
     wait_until(lambda: review.reviews)
     begin(station)
     assert len(review.reviews) == 1
+
+
+def test_a_review_that_was_not_sent_is_sent_by_the_station_of_another_kind(station, review, wait_until):
+    station.route("**/review/reviews", lambda route: route.continue_() if "job=label" in station.url else route.abort())
+    press(station, "a a a a Enter")
+    station.get_by_text("1 review waits to be sent").wait_for()
+    begin(station_of(station, review, "label"))
+    wait_until(lambda: review.reviews)
+    station.get_by_text("waits to be sent").wait_for(state="hidden")
+    assert len(review.reviews) == 1
+    stores = "Object.entries(localStorage).filter(([key]) => key.endsWith('/outbox'))"
+    assert station.evaluate(stores) == [["screening-review/ann/any/outbox", "[]"]]
 
 
 def test_a_lost_lease_is_said_and_the_work_is_kept(station, review, wait_until):
@@ -281,6 +306,48 @@ def test_a_skipped_task_is_given_back(station, review, wait_until):
     assert next(iter(review.reviews.values()))["lease"] == "lse_2"
 
 
+def test_a_judged_task_is_skipped_after_a_second_press_only(station, review, wait_until):
+    warning = station.get_by_text("Press Skip again: your verdicts on this task would be lost.")
+    press(station, "a s")
+    warning.wait_for()
+    press(station, "x")
+    warning.wait_for(state="hidden")
+    press(station, "s")  # asks again after the change
+    warning.wait_for()
+    assert [one["usable"] for one in stored_drafts(station)[0]["verdicts"]] == [True, False, None, None]
+    assert review.skipped == []
+    press(station, "s")
+    wait_until(lambda: review.skipped == ["lse_1"])
+    warning.wait_for(state="hidden")
+    assert all(one["usable"] is None for one in stored_drafts(station)[0]["verdicts"])
+
+
+def test_a_correction_is_skipped_at_once_unless_it_was_changed(station, review, wait_until):
+    warning = station.get_by_text("Press Skip again: your verdicts on this task would be lost.")
+    changing = station.get_by_text("You are changing a review that you have sent.")
+    press(station, "a a a a Enter")
+    wait_until(lambda: review.reviews)
+    begin(station)
+    press(station, "z")
+    changing.wait_for()
+    press(station, "s")
+    changing.wait_for(state="hidden")
+    assert warning.count() == 0
+    press(station, "z")
+    changing.wait_for()
+    begin(station)
+    press(station, "q s")
+    warning.wait_for()
+    station.reload()
+    begin(station)
+    press(station, "s")  # the change may be lost after a reload too
+    warning.wait_for()
+    press(station, "s")
+    warning.wait_for(state="hidden")
+    assert all(one["usable"] is None for one in stored_drafts(station)[0]["verdicts"])
+    assert review.skipped == [], "its lease ended with the review"
+
+
 def test_the_best_picture_is_chosen_among_usable_ones_only(station):
     press(station, "a 1 b")
     station.get_by_text("The best picture is chosen among two or more usable ones.").wait_for()
@@ -312,3 +379,37 @@ def test_a_review_of_the_list_opens_as_a_correction(station, review, wait_until)
     wait_until(lambda: len(review.reviews) == 2)
     first, second = review.reviews.values()
     assert (second["supersedes"], second["lease"]) == (first["id"], first["lease"])
+
+
+def test_a_review_that_was_corrected_later_is_not_opened(station, review, wait_until):
+    press(station, "a a a a Enter")
+    station.get_by_text("Last task: the model differs").wait_for()
+    press(station, "v e q Enter")
+    wait_until(lambda: len(review.reviews) == 2)
+    first, second = review.reviews
+    station.goto(f"{review.url}/review")
+    link = station.get_by_role("link", name="Open the review of")
+    assert link.get_attribute("href") == f"review/station?review={second}"
+    station.goto(f"{review.url}/review/station?review={first}")
+    station.get_by_text("You have corrected this review later. Open the newer one.").wait_for()
+    assert all(one["usable"] is None for one in stored_drafts(station)[0]["verdicts"])
+
+
+def test_a_correction_of_a_review_that_was_corrected_elsewhere_can_be_sent(station, review, wait_until):
+    press(station, "a a a a Enter")
+    wait_until(lambda: review.reviews)
+    (first,) = review.reviews.values()
+    begin(station)
+    press(station, "z")
+    station.get_by_text("You are changing a review that you have sent.").wait_for()
+    review.reviews["other"] = {**first, "id": "other", "supersedes": first["id"]}
+    press(station, "q Enter")
+    station.get_by_text("open again: supersedes: this is not your last review of this task.").wait_for()
+    station.reload()
+    begin(station)
+    press(station, "1 q Enter")
+    wait_until(lambda: len(review.reviews) == 3)
+    *_, last = review.reviews.values()
+    assert (last["supersedes"], last["lease"]) == (None, first["lease"])
+    assert last["verdicts"][0]["dimensions"] == {"appearance_deformation": 2}
+    assert "lse_1" not in review.beats  # its lease ended with the first review
