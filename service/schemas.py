@@ -19,7 +19,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 def has_control_characters(text: str, *, allowed: str = "") -> bool:
     """Whether a text has control characters or half of a surrogate pair, which not every database stores.
 
-    Other characters that nobody sees belong to ordinary writing: the no-break space, or the joiner within an emoji.
+    Other invisible characters occur in ordinary text: the no-break space, or the joiner within an emoji.
 
     Args:
         allowed: control characters that the text may have.

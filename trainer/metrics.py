@@ -15,16 +15,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
-from statistics import NormalDist
 from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from screening.answer import Answer, Reason, Unreadable
 from screening.task import NONE, OPTIONS, Dimension, Options
-from trainer.products import effective_samples, product_of, product_totals, repeated
+from trainer.products import product_of, product_totals, repeated
 from trainer.records import Generated, Sample
+from trainer.shares import Share, share_by_product, wilson
 
 RANDOM_CHOICES = len(OPTIONS) + 1
 """Number of answers that blind guessing chooses from: A, B, C, D and N."""
@@ -40,16 +39,6 @@ Item = TypeVar("Item", bound=_OfProduct)
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Share(_Table):
-    """`hits` of `n` as a percentage with its confidence interval; the percentages are None if n is 0."""
-
-    hits: int
-    n: int
-    percent: float | None
-    low: float | None
-    high: float | None
 
 
 class Score(_Table):
@@ -221,54 +210,6 @@ def shows(sample: Sample, dimension: Dimension) -> bool:
     only a label counts for no dimension.
     """
     return any(dimension in picture.dimensions for picture in sample.generated)
-
-
-def wilson(hits: float, n: float, level: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a proportion (E. B. Wilson, JASA 22, 1927; Brown, Cai, DasGupta 2001, eq. 4).
-
-    With z the normal quantile of (1 + level) / 2 and p = hits / n:
-    (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n). Unlike p ± z·s it stays useful at p = 0, p = 1 and small n.
-
-    Raises:
-        ValueError: n is not positive, hits is not between 0 and n, or level is not between 0 and 1.
-    """
-    if not (0 <= hits <= n and n > 0 and 0 < level < 1):
-        raise ValueError(f"no interval for {hits} of {n} at level {level}")
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    p = hits / n
-    centre = p + z * z / (2 * n)
-    spread = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    # At p = 0 and p = 1 the bound is exact; floating-point rounding would shift it slightly.
-    low = 0.0 if hits == 0 else (centre - spread) / scale
-    high = 1.0 if hits == n else (centre + spread) / scale
-    return low, high
-
-
-def share(hits: int, n: int, level: float = 0.95, effective: float | None = None) -> Share:
-    """A proportion with its interval, in percent.
-
-    Args:
-        effective: number of independent samples that say as much, for Wilson's interval (Korn and Graubard 1998); None
-            means n.
-    """
-    if n == 0:
-        return Share(hits=0, n=0, percent=None, low=None, high=None)
-    if effective is None or effective == n:
-        low, high = wilson(hits, n, level)
-    else:
-        low, high = wilson(hits / n * effective, effective, level)
-    return Share(hits=hits, n=n, percent=100 * hits / n, low=100 * low, high=100 * high)
-
-
-def share_by_product(answers: Sequence[bool], products: Sequence[Hashable], level: float = 0.95) -> Share:
-    """The share of yes. Its interval counts several answers about one product as fewer; see `effective_samples`.
-
-    Args:
-        answers: one per sample.
-        products: the product of each sample.
-    """
-    return share(sum(answers), len(answers), level, effective_samples(answers, products))
 
 
 def score(judged: Sequence[Judged], level: float = 0.95) -> Score:

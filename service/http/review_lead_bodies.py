@@ -18,7 +18,7 @@ class TasksOrder(Order):
     count: int = Field(ge=1, le=100_000, strict=True)
     """Maximum number of tasks."""
     since: Moment | None = None
-    """Begin of the period; by default 15 minutes before the end of the last run."""
+    """Start of the period; by default 15 minutes before the end of the last run."""
     until: Moment | None = None
     """End of the period; by default now."""
     seed: int | None = Field(None, ge=0, lt=2**31, strict=True)

@@ -19,13 +19,11 @@ from trainer.metrics import (
     picture_verdicts,
     random_baseline,
     score,
-    share,
-    share_by_product,
     weighted_score,
-    wilson,
 )
 from trainer.products import counted, effective_samples, repeated
 from trainer.records import Defect, Generated, Original, Sample
+from trainer.shares import share, share_by_product, wilson
 
 APPEARANCE, SHADOW, LAYOUT, EXTENSION = Dimension
 NUMBERS = count()

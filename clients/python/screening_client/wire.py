@@ -116,7 +116,7 @@ def _upload(request: httpx.Request, body: bytes, deadline: Deadline) -> Iterator
 
 
 def _shorten_timeouts(request: httpx.Request, deadline: Deadline) -> None:
-    """Limit the next phase to what is left of the call. httpcore reads the timeouts anew when it begins."""
+    """Limit the next phase to what is left of the call. httpcore reads the timeouts at the start of each."""
     request.extensions["timeout"].update(deadline.for_attempt())
 
 

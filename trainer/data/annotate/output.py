@@ -23,7 +23,8 @@ from screening.runtime.atomic_write import replacing, write_atomically
 from trainer.data.annotate.method import Accepted, Rejected, Step
 from trainer.data.annotate.questions import Question
 from trainer.data_directory import SAMPLES_NAME, DataError, picture_path
-from trainer.metrics import Judged, Share, picture_verdicts, random_baseline, share
+from trainer.metrics import Judged, picture_verdicts, random_baseline
+from trainer.shares import Share, share
 
 REPORT_NAME = "annotation.json"
 REJECTED_NAME = "rejected.jsonl"

@@ -9,8 +9,8 @@ from pathlib import Path
 from trainer.data.annotate.errors import AnnotationError
 from trainer.data.annotate.output import Annotation
 from trainer.data.annotate.questions import Question, questions_digest, read_questions
-from trainer.metrics import Share
 from trainer.runs.run_directory import claim
+from trainer.shares import Share
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict
 from screening.answer import Answer
 from screening.boxes import Box
 from screening.task import Dimension
-from trainer.metrics import Judged, Share, share_by_product
+from trainer.metrics import Judged
 from trainer.products import repeated
+from trainer.shares import Share, share_by_product
 
 OVERLAP = 0.5
 """Minimum intersection over union of a box that counts as overlapping the true one."""

@@ -13,9 +13,10 @@ from trainer.evaluation.evaluate.locating import Locating
 from trainer.evaluation.evaluate.plot import PLOT_NAME, plot
 from trainer.evaluation.evaluate.result import SCORES_NAME, EvaluatedEndpoint, Evaluation
 from trainer.evaluation.reliability import Reliability
-from trainer.metrics import DimensionVerdicts, Score, Scores, Share, Verdicts, WeightedScore
+from trainer.metrics import DimensionVerdicts, Score, Scores, Verdicts, WeightedScore
 from trainer.products import counted
 from trainer.runs.markdown import table
+from trainer.shares import Share
 
 REPORT_NAME = "report.md"
 

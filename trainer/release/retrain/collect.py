@@ -178,7 +178,7 @@ def snapshot(collector: Collector, divided: Path, out: Path) -> dict[str, Any]:
         The result of the stage.
 
     Raises:
-        DataError, CollectError, SplitError: the data cannot be used, or samples are missing that nobody erased.
+        DataError, CollectError, SplitError: the data cannot be used, or samples are missing that were not erased.
         OSError: a file cannot be written.
     """
     items, counts = gather(collector.directories(out.parent))

@@ -12,11 +12,12 @@ from pydantic import BaseModel, ConfigDict
 
 from screening.answer import Mode, Reason, Unreadable
 from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Tokens
-from trainer.metrics import Score, Share, share
+from trainer.metrics import Score
 from trainer.research.benchmarks.answer import Read, right
 from trainer.research.benchmarks.layouts import LAYOUTS
 from trainer.research.benchmarks.questions import Part, Question
 from trainer.runs.markdown import table
+from trainer.shares import Share, share
 
 
 @dataclass(frozen=True, slots=True)

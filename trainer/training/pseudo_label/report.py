@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 from screening.answer import Mode
 from screening.task import NONE, OPTIONS, Options
-from trainer.metrics import Share, correct, share
+from trainer.metrics import correct
 from trainer.runs.markdown import table
+from trainer.shares import Share, share
 from trainer.training.pseudo_label.consensus import Consensus
 from trainer.training.pseudo_label.select import CLASSES, Reason, Rules, Selection, class_of
 

@@ -18,8 +18,9 @@ from screening.answer import Unreadable, parse
 from screening.checkpoint.manifest import Manifest
 from screening.inference.generation import Spelling, prompt_text
 from trainer.data_directory import read_picture
-from trainer.metrics import Judged, score, share
+from trainer.metrics import Judged, score
 from trainer.records import Sample
+from trainer.shares import share
 from trainer.training.efficiency import masked_attention
 from trainer.training.hcm_grpo.rollout import Sampling, roll_out
 from trainer.training.sharding import whole_weights
