@@ -73,12 +73,11 @@ observe: tools ## start Prometheus and Alertmanager on a service under load, and
 images: ## build the service's CPU image with buildah, and screen with it as an unprivileged user
 	@k8s/images/build
 
-# Train models/tiny again from random weights. MINUTES
+# Train models/tiny again from random weights. MINUTES The pictures of the training take 8.4 GB.
 # A killed training continues; a killed render starts over.
 # The result is written to TINY. To change models/tiny, copy TINY/published/… there.
 TINY ?= runs/tiny
-PRETRAIN_RECIPE ?= tiny
-SFT_RECIPE ?= tiny-locate
+RECIPE ?= tiny
 ANSWER_SAMPLES ?= 1044
 TEST_SAMPLES ?= 468
 # Samples that calibrate the confidence. They resemble the test data but are in neither training nor test data.
@@ -88,8 +87,8 @@ tiny: install ## render, train and evaluate the included checkpoint again, in ru
 	$(PY) -m trainer render --count $(ANSWER_SAMPLES) --seed 62 --size 192 --workers $(WORKERS) --out $(TINY)/data-answer
 	$(PY) -m trainer render --count $(TEST_SAMPLES) --seed 13 --workers $(WORKERS) --out $(TINY)/data-test
 	$(PY) -m trainer render --count $(VALIDATION_SAMPLES) --seed 64 --workers $(WORKERS) --out $(TINY)/data-validation
-	$(PY) -m trainer pretrain --recipe $(PRETRAIN_RECIPE) --out $(TINY)/pretrain
-	$(PY) -m trainer sft --recipe $(SFT_RECIPE) --stage answer-driven \
+	$(PY) -m trainer pretrain --recipe $(RECIPE) --out $(TINY)/pretrain
+	$(PY) -m trainer sft --recipe $(RECIPE) --stage answer-driven \
 		--checkpoint $(TINY)/pretrain/checkpoint --data $(TINY)/data-answer --out $(TINY)/sft
 	$(PY) -m trainer evaluate --mode cot \
 		--checkpoint $(TINY)/sft/checkpoint --data $(TINY)/data-validation --out $(TINY)/validation-cot

@@ -113,15 +113,22 @@ def load_model(checkpoint: Path, architecture: Architecture) -> InternVLForCondi
 
     refuse_adapters(checkpoint)
     model = InternVLForConditionalGeneration.from_pretrained(checkpoint, dtype="float32")
-    vision, text, a = model.config.vision_config, model.config.text_config, architecture
-    found = [*vision.image_size, *vision.patch_size, vision.hidden_size, vision.num_hidden_layers]
-    found += [text.hidden_size, text.intermediate_size, text.max_position_embeddings, text.num_hidden_layers]
-    wanted = [a.image_size, a.image_size, a.patch_size, a.patch_size, a.vision_width, a.vision_layers]
-    wanted += [a.text_width, a.text_mlp, a.max_positions, a.text_layers]
-    if found != wanted:
-        raise CheckpointError(
-            f"{checkpoint} does not have the sizes of the recipe's architecture: {found}, not {wanted}"
-        )
+    vision, text = model.config.vision_config, model.config.text_config
+    found = {
+        "image_size": vision.image_size[0],
+        "patch_size": vision.patch_size[0],
+        "vision_width": vision.hidden_size,
+        "vision_layers": vision.num_hidden_layers,
+        "text_width": text.hidden_size,
+        "text_layers": text.num_hidden_layers,
+        "text_mlp": text.intermediate_size,
+        "max_positions": text.max_position_embeddings,
+    }
+    for field, size in found.items():
+        if size != (wanted := getattr(architecture, field)):
+            raise CheckpointError(
+                f"{checkpoint} does not have the sizes of the recipe's architecture: {field} is {size}, not {wanted}"
+            )
     return model
 
 

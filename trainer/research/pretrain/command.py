@@ -125,7 +125,6 @@ class Pretraining:
         from trainer.research.pretrain.stages import Workshop
         from trainer.research.pretrain.tasks import Tasks
         from trainer.training.architecture import build_model, build_processor, load_model
-        from trainer.training.number_format import pretraining_computes_in
 
         assert recipe.pretrain is not None and recipe.architecture is not None
         self.recipe, self.settings, self.architecture, self.out = recipe, recipe.pretrain, recipe.architecture, out
@@ -137,8 +136,6 @@ class Pretraining:
         self.start = start
         tokenizer = self._tokenizer(training)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if pretraining_computes_in(device) is torch.bfloat16:
-            torch.set_float32_matmul_precision("medium")  # halves the time of Muon's products of small matrices
         questionnaire = Questionnaire.of(training)
         torch.manual_seed(self.settings.seed)
         self.model = load_model(start, self.architecture) if start else build_model(self.architecture, tokenizer)
@@ -177,7 +174,8 @@ class Pretraining:
 
         settings = self.settings
         see = See(self.shop, settings.see) if settings.see else None
-        stages: list[Stage | None] = [see, Read(self.shop, settings.read), Speak(self.shop, settings.speak)]
+        read = Read(self.shop, settings.read)
+        stages: list[Stage | None] = [see, read, Speak(self.shop, settings.speak, read)]
         for number, stage in enumerate(stages):
             if stage:
                 run_stage(stage, number, self.out, save_every)

@@ -9,7 +9,7 @@ questionnaire has its own head, and all heads are trained together, at these pla
 * `read`: on the language model's state after each picture (`</img>`), in the middle of its layers, where all facts
   about one picture must be gathered and compared with the original before it;
 * `found` and `recalled`: on its state at the markers `<A>` … `<D>` of an answer, one layer later, for the attributes
-  and proportions of the picture that the marker names, and for those of the original. With both in one place, a
+  and measures of the picture that the marker names, and for those of the original. With both in one place, a
   comparison is easy;
 * `judged`: on its last state at the markers, for the issue of the picture, so that the next word can be the verdict.
 
@@ -74,14 +74,11 @@ class Comparison(nn.Module):
         return found
 
 
-class Weights(NamedTuple):
-    """Weights of errors in the losses of the heads, beside the answers of all other questions."""
+class LossWeights(NamedTuple):
+    """Weights of places and of measures in the losses of the heads. Every other question has the weight 1."""
 
     places: float
     measures: float
-
-
-EVEN = Weights(1.0, 1.0)
 
 
 class States(NamedTuple):
@@ -123,13 +120,13 @@ class Scaffold(nn.Module):
         states = core(inputs_embeds=embedded, use_cache=False, output_hidden_states=True).hidden_states
         return States(states[self.reading_layer], states[self.finding_layer], states[-1])
 
-    def seeing_loss(self, tokens: torch.Tensor, targets: dict[str, torch.Tensor], weights: Weights) -> torch.Tensor:
+    def seeing_loss(self, tokens: torch.Tensor, targets: dict[str, torch.Tensor], weights: LossWeights) -> torch.Tensor:
         """Loss of `seen` and `compared` from projected tokens (P, T, W)."""
         seen = answer_loss(self.seen(tokens), targets, weights)
         return seen + answer_loss(self.compared(tokens), generated_only(targets), weights)
 
     def marker_loss(
-        self, found: torch.Tensor, top: torch.Tensor, targets: dict[str, torch.Tensor], weights: Weights
+        self, found: torch.Tensor, top: torch.Tensor, targets: dict[str, torch.Tensor], weights: LossWeights
     ) -> torch.Tensor:
         """Loss of `found`, `recalled` and `judged` from states at the markers (families x 4, W)."""
         own, original = generated_only(targets), original_only(targets)
@@ -151,13 +148,13 @@ def original_only(targets: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def answer_loss(
-    logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor], weights: Weights = EVEN
+    logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor], weights: LossWeights
 ) -> torch.Tensor:
     """Cross-entropy, the Huber loss of standardised numbers for the measures, and the mean error of edges for boxes.
 
     The result is the mean over the questions about changed attributes, plus the mean over all others, plus the error of
-    the boxes in tenths of the picture's side, times its weight. All measures together are one of the others, times
-    their weight.
+    the boxes in tenths of the picture's side, times `weights.places`. All measures together count as one question, times
+    `weights.measures`.
     """
     losses: dict[str, list[torch.Tensor]] = defaultdict(list)
     for name, found in logits.items():

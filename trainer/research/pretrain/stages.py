@@ -27,7 +27,14 @@ from trainer.research.pretrain.batches import IGNORED, Batcher, draw_shifts
 from trainer.research.pretrain.measurements import Recall, option_score, verdict_recall
 from trainer.research.pretrain.pool import PoolShot
 from trainer.research.pretrain.questions import BOXES, DIMENSIONS, FINE, PRINTED, AnswerSheet, Questionnaire
-from trainer.research.pretrain.scaffold import Scaffold, States, Weights, answer_loss, generated_only, original_only
+from trainer.research.pretrain.scaffold import (
+    LossWeights,
+    Scaffold,
+    States,
+    answer_loss,
+    generated_only,
+    original_only,
+)
 from trainer.research.pretrain.tasks import Tasks
 from trainer.training.recipe.pretrain import HeadsStageSettings, SeeStageSettings, SpeakStageSettings, StageSettings
 
@@ -202,8 +209,8 @@ class Speak:
 
     name = "speak"
 
-    def __init__(self, shop: Workshop, course: SpeakStageSettings) -> None:
-        self.shop, self.course = shop, course
+    def __init__(self, shop: Workshop, course: SpeakStageSettings, reading: Read) -> None:
+        self.shop, self.course, self.reading = shop, course, reading
         self._markers = torch.tensor(shop.markers, device=shop.device)
         self._brackets = brackets(shop.tokenizer)
         counts = course.usable_counts
@@ -219,6 +226,8 @@ class Speak:
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
         shares = self.course.shares
         task = str(rng.choice(list(shares), p=np.array(list(shares.values())) / sum(shares.values())))
+        if task == "read":
+            return self.reading.loss(rng)
         shop, scaffold = self.shop, self.shop.scaffold
         count = self.course.families_per_step * (PICTURES_PER_SAMPLE if task == "describe" else 1)
         examples = [self._tasks.draw[task](rng) for _ in range(count)]
@@ -253,9 +262,9 @@ class Speak:
         return {"verdicts": verdict_recall(shop.scaffold.model, shop.tokenizer, batches())}
 
 
-def weights_of(course: StageSettings) -> Weights:
+def weights_of(course: StageSettings) -> LossWeights:
     """The weights of a stage in the losses of its heads."""
-    return Weights(course.place_weight, course.measure_weight)
+    return LossWeights(places=course.place_weight, measures=course.measure_weight)
 
 
 def moved(boxes: torch.Tensor, shifts: np.ndarray, side: int) -> torch.Tensor:
