@@ -153,8 +153,8 @@ def answer_loss(
     """Cross-entropy, the Huber loss of standardised numbers for the measures, and the mean error of edges for boxes.
 
     The result is the mean over the questions about changed attributes, plus the mean over all others, plus the error of
-    the boxes in tenths of the picture's side, times `weights.places`. All measures together count as one question, times
-    `weights.measures`.
+    the boxes in tenths of the picture's side, times `weights.places`. All measures together count as one question,
+    times `weights.measures`.
     """
     losses: dict[str, list[torch.Tensor]] = defaultdict(list)
     for name, found in logits.items():
