@@ -90,9 +90,13 @@ def decide(answer: Answer, steps: Sequence[Step], watched: Watched, calibration:
 
 
 def choose(options: Options, usable: Mapping[str, float], calibration: Calibration) -> tuple[str, float]:
-    """Choose one of the options that an answer names (at least one). Returns the option and its P."""
+    """Choose one of the options that an answer names (at least one). Returns the option and its P.
+
+    P is NaN if any of these options has NaN.
+    """
     shifted = {option: calibration.shifts(option, usable[option]) for option in sorted(options)}
-    choice = max(shifted, key=shifted.__getitem__)
+    # Which of two values `max` takes if one is NaN depends on their order, so NaN comes first here.
+    choice = max(shifted, key=lambda option: (math.isnan(shifted[option]), shifted[option]))
     return choice, shifted[choice]
 
 
@@ -164,7 +168,8 @@ def _judgement(
 def _normal_probability(step: Step, watched: Watched, says_normal: bool) -> float | None:
     known = [step.logprobs[token] for token in watched.normal if token in step.logprobs]
     if known:
-        return min(1.0, math.fsum(math.exp(value) for value in known))
+        total = math.fsum(math.exp(value) for value in known)
+        return min(1.0, total) if math.isfinite(total) else math.nan  # min(1.0, nan) is 1.0
     # Without watched values, the generated token's own probability is u(X) if the word was `normal`.
     own = step.logprobs.get(step.token_id)
     return math.exp(own) if says_normal and own is not None else None

@@ -111,7 +111,9 @@ def inspect(data: bytes, limits: ImageLimits = ImageLimits()) -> Picture:
         _check_size(limits, *image.size)  # Pillow may have read another size than the format's own reader
         picture = Picture(data, kind, *image.size, opened.scans)
     if opened.scans > _MAX_SCANS:
-        raise ImageUnreadable("the JPEG has more scans than any picture needs")
+        raise ImageUnreadable(
+            f"the JPEG has {opened.scans} scans; the limit is {_MAX_SCANS}. Save it with fewer scans."
+        )
     if picture.scanned_pixels > max(_MAX_SCANNED_PIXELS, limits.max_pixels):
         raise ImageTooLarge(
             f"the JPEG has {picture.scans} scans of {picture.pixels / 1e6:.1f} megapixels; "

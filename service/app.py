@@ -29,7 +29,7 @@ from service.checkpoints.supervisor import Supervisor
 from service.config.settings import Settings
 from service.engines.protocol import Engine
 from service.errors import ServiceError
-from service.http.admin import CheckpointOrder
+from service.http.admin import CheckpointRequest
 from service.http.admin import router as admin_router
 from service.http.docs import router as docs_router
 from service.http.keys import KeyRing
@@ -189,29 +189,29 @@ def _open_decisions(settings: Settings, metrics: Metrics) -> DecisionStore | Non
 
 def _include_routers(app: FastAPI, settings: Settings) -> None:
     """Add the paths that the settings enable, with the request bodies that OpenAPI cannot derive from them."""
-    bodies: list[type[BaseModel]] = [CheckpointOrder]
+    bodies: list[type[BaseModel]] = [CheckpointRequest]
     app.include_router(router)
     app.include_router(admin_router)
     if settings.decisions is not None:
-        from service.http.decision_bodies import FeedbackOrder
+        from service.http.decision_bodies import FeedbackRequest
         from service.http.decisions import router as decisions_router
 
         app.include_router(decisions_router)
-        bodies.append(FeedbackOrder)
+        bodies.append(FeedbackRequest)
     if settings.review:
         from service.http.review import router as review_router
         from service.http.review_bodies import BODIES as REVIEW_BODIES
         from service.http.review_lead_bodies import BODIES as REVIEW_LEAD_BODIES
         from service.http.review_leads import router as review_leads_router
         from service.http.review_pages import add_review_pages
-        from service.http.session import SessionOrder
+        from service.http.session import SessionRequest
         from service.http.session import router as session_router
 
         app.include_router(session_router)
         app.include_router(review_router)
         app.include_router(review_leads_router)
         add_review_pages(app)
-        bodies += [SessionOrder, *REVIEW_BODIES, *REVIEW_LEAD_BODIES]
+        bodies += [SessionRequest, *REVIEW_BODIES, *REVIEW_LEAD_BODIES]
     app.include_router(docs_router)
     extend_openapi(app, *bodies)
 

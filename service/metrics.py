@@ -12,12 +12,13 @@ from itertools import product
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from screening.answer import Mode, Reason
+from screening.task import NONE, OPTIONS
 from service.engines.protocol import Engine, LoadedCheckpoint
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0)
-_REBUILD_SECONDS = (5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+_RESTART_SECONDS = (5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _DOMAIN_SCORES = (0.25, 0.5, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0)
 _PROBABILITY = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
@@ -104,10 +105,12 @@ class Metrics:
         self.answers = Counter(
             "screening_answers", "Answers by source: engine, shared, cache, replay.", ["source"], registry=registry
         )
-        self.kept_entries = Gauge(
-            "screening_kept_entries", "Entries in a cache, by kind: answers, replies.", ["kind"], registry=registry
+        self.cache_entries = Gauge(
+            "screening_cache_entries", "Entries in a cache, by kind: answers, replies.", ["kind"], registry=registry
         )
-        self.kept_bytes = Gauge("screening_kept_bytes", "Memory used by a cache in bytes.", ["kind"], registry=registry)
+        self.cache_bytes = Gauge(
+            "screening_cache_bytes", "Memory used by a cache in bytes.", ["kind"], registry=registry
+        )
         self.evictions = Counter(
             "screening_evictions", "Entries removed from a cache, by reason: full, expired.", ["kind", "reason"],
             registry=registry,
@@ -127,12 +130,12 @@ class Metrics:
 
         self.swaps = Counter(
             "screening_swaps",
-            "Checkpoints offered to the service, by result: in_place, rebuilt, unchanged, refused; and roll-backs: "
-            "rolled_back, rebuilt_back.", ["result"],
+            "Checkpoints offered to the service, by result: in_place, restarted, unchanged, refused; and rollbacks: "
+            "rolled_back, rolled_back_by_restart.", ["result"],
             registry=registry,
         )  # fmt: skip
-        self.swap_closed = Histogram(
-            "screening_swap_closed_seconds", "Time during a swap in which no request ran or could start.",
+        self.swap_pause = Histogram(
+            "screening_swap_pause_seconds", "Time during a swap in which no request ran or could start.",
             registry=registry, buckets=_SECONDS,
         )  # fmt: skip
 
@@ -150,14 +153,14 @@ class Metrics:
             "screening_store_reads_hanging", "Reads of a checkpoint store that timed out and have not returned yet.",
             registry=registry,
         )  # fmt: skip
-        self.rebuilds = Counter(
-            "screening_engine_rebuilds",
-            "Engine restarts, by cause (swap, roll_back, died, hung) and result (ok, failed).", ["cause", "result"],
+        self.restarts = Counter(
+            "screening_engine_restarts",
+            "Engine restarts, by cause (swap, rollback, died, hung) and result (ok, failed).", ["cause", "result"],
             registry=registry,
         )  # fmt: skip
-        self.rebuild_seconds = Histogram(
-            "screening_engine_rebuild_seconds", "Time to stop the engine, start another one and verify its weights.",
-            registry=registry, buckets=_REBUILD_SECONDS,
+        self.restart_seconds = Histogram(
+            "screening_engine_restart_seconds", "Time to stop the engine, start another one and verify its weights.",
+            registry=registry, buckets=_RESTART_SECONDS,
         )  # fmt: skip
 
         self._begin_at_zero()
@@ -171,13 +174,17 @@ class Metrics:
             (self.rejected, product(("queue_full", "not_ready", "unauthenticated", "insufficient_scope"))),
             (self.aborted, product(("client_gone", "deadline"))),
             (self.unreadable, product(Reason, Mode)),
+            (self.choices, product((*OPTIONS, NONE), Mode)),
             (self.out_of_domain, product(("out-of-domain", "domain-unknown"))),
             (self.boxes, product(("given", "dropped"))),
             (self.decisions, product(("stored", "dropped", "erased"))),
             (self.reviews, product(("review", "label"))),
             (self.answers, product(("engine", "shared", "cache", "replay"))),
-            (self.swaps, product(("in_place", "rebuilt", "unchanged", "refused", "rolled_back", "rebuilt_back"))),
-            (self.rebuilds, product(("swap", "roll_back", "died", "hung"), ("ok", "failed"))),
+            (
+                self.swaps,
+                product(("in_place", "restarted", "unchanged", "refused", "rolled_back", "rolled_back_by_restart")),
+            ),
+            (self.restarts, product(("swap", "rollback", "died", "hung"), ("ok", "failed"))),
         ]
         for counter, labels in known:
             for values in labels:

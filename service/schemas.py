@@ -33,7 +33,11 @@ def _checked_comment(text: str) -> str:
     return text
 
 
-Comment = Annotated[str, Field(max_length=4000), AfterValidator(_checked_comment)]
+MAX_COMMENT = 4000
+"""Maximum number of characters of a comment."""
+MAX_COMMENT_BYTES = 12 * MAX_COMMENT
+"""Maximum size of a comment in JSON, where a character may be written as two escapes, such as `\\ud83d\\ude00`."""
+Comment = Annotated[str, Field(max_length=MAX_COMMENT), AfterValidator(_checked_comment)]
 """Free text of a person, which may have several lines."""
 
 
@@ -140,7 +144,7 @@ class CheckpointName(Documented):
     version: str
     """Version of the checkpoint."""
     digest: str
-    """SHA-256 of the checkpoint's manifest, which lists every file with its digest."""
+    """SHA-256 over everything that decides the checkpoint's answers; probes and descriptive fields are left out."""
 
 
 class Timings(Documented):

@@ -36,14 +36,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "untrained": (
         "trainer.research.random_init",
-        "write a checkpoint of real size with random weights, to test machines",
+        "write a full-size checkpoint with random weights, to measure time and memory",
     ),
     "import": ("trainer.training.import_base", "convert a downloaded base model into a checkpoint"),
     "pretrain": ("trainer.research.pretrain.command", "train a small base model from random weights"),
     "sft": ("trainer.training.sft.command", "supervised fine-tuning of the language model (stages 1.1 and 1.2)"),
     "pseudo-label": (
         "trainer.training.pseudo_label.command",
-        "label questions without labels by the checkpoint itself, for self-training",
+        "label unlabelled questions with the checkpoint itself, for self-training",
     ),
     "hard-cases": ("trainer.training.hard_cases.command", "find the training samples that the SFT model answers wrong"),
     "hcm-grpo": ("trainer.training.hcm_grpo.command", "reinforcement learning with hard cases mining (stage 2)"),

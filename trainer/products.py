@@ -15,7 +15,10 @@ from trainer.records import SampleLine
 
 
 def product_of(sample: SampleLine) -> str:
-    """The product of a sample: its name, or the file of the original if the source gives no name."""
+    """The product of a sample: its name, or the file of the original if the source gives no name.
+
+    In the parts of a `split`, samples without a name whose originals have the same bytes name one file.
+    """
     return sample.product.strip() or sample.original.file
 
 

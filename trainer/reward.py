@@ -13,10 +13,10 @@ in which `N` has length one:
 What the paper leaves open, decided from the formulas (docs/training/deviations.md has everything else):
 
 - Options are a set. `AAC`, `ca` and `A, C` are {A, C}; by the letter of eq. 7 `AAC` would earn 3/2 of the label `AC`.
-- A completion that cannot be read names nothing: |R| = 0, so r_acc = 0. Nothing is guessed from untagged text, or the
-  model would be paid for letters that the service cannot read.
+- A completion that cannot be read names nothing: |R| = 0, so r_acc = 0. Nothing is guessed from untagged text;
+  otherwise the reward would count letters that the service cannot parse.
 - r_fmt looks at the form alone. `<answer></answer>`, `<answer>E</answer>` and `<answer>AN</answer>` have the form and
-  earn r_fmt = 1, r_acc = 0, as a wrong answer does: what stands between the tags is r_acc's business.
+  earn r_fmt = 1, r_acc = 0, as a wrong answer does: r_acc scores what stands between the tags.
 - White space around and between the two parts is form too, and allowed, as the parser of the service allows it.
 - Length, and what the reasoning says, earn nothing.
 

@@ -38,8 +38,10 @@ def _rate(metric: str, by: str, match: str = "") -> str:
     return f"sum by ({by}) (rate({metric}{{@{match}}}[$__rate_interval]))"
 
 
-def _share(part: str, whole: str) -> str:
-    return f"sum(rate({part}{{@}}[1h])) / (sum(rate({whole}{{@}}[1h])) > 0)"
+def _share_of_outputs(part: str) -> str:
+    """Share of the model's outputs, readable or not, that `part` counts."""
+    readable, unreadable = (f"sum(rate(screening_{name}_total{{@}}[1h]))" for name in ("choices", "unreadable_answers"))
+    return f"sum(rate({part}{{@}}[1h])) / ({readable} + {unreadable} > 0)"
 
 
 SERVICE = [
@@ -78,7 +80,7 @@ SERVICE = [
         Panel("Refused", {"{{reason}}": _rate("screening_rejected_total", "reason")}, "reqps"),
         Panel("Given up", {"{{reason}}": _rate("screening_aborted_total", "reason")}, "reqps"),
         Panel("Answers by source", {"{{source}}": _rate("screening_answers_total", "source")}, "reqps"),
-        Panel("Memory of kept answers", {"{{kind}}": "sum by (kind) (screening_kept_bytes{@})"}, "bytes"),
+        Panel("Memory of cached answers", {"{{kind}}": "sum by (kind) (screening_cache_bytes{@})"}, "bytes"),
     ],
     [
         Panel(
@@ -90,7 +92,7 @@ SERVICE = [
         ),
         Panel(
             "Engine restarts, 1 h",
-            {"{{cause}} {{result}}": "sum by (cause, result) (increase(screening_engine_rebuilds_total{@}[1h]))"},
+            {"{{cause}} {{result}}": "sum by (cause, result) (increase(screening_engine_restarts_total{@}[1h]))"},
         ),
         Panel(
             "Decisions to be stored",
@@ -108,7 +110,7 @@ MODEL = [
             "Checkpoints served", {"{{name}} {{version}}": "count by (name, version) (screening_checkpoint_info{@})"}
         ),
         Panel("Swaps, 1 h", {"{{result}}": "sum by (result) (increase(screening_swaps_total{@}[1h]))"}),
-        Panel("Closed during a swap", _quantiles("screening_swap_closed_seconds"), "s"),
+        Panel("Pause of a swap", _quantiles("screening_swap_pause_seconds"), "s"),
     ],
     [
         Panel("Decisions by option", {"{{option}}": _rate("screening_choices_total", "option")}, "reqps"),
@@ -117,14 +119,14 @@ MODEL = [
     ],
     [
         Panel(
-            "Answers below the threshold",
-            {"": _share("screening_needs_review_total", "screening_choices_total")},
+            "Answers that need review",
+            {"": _share_of_outputs("screening_needs_review_total")},
             "percentunit",
         ),
         Panel("Unreadable answers", {"{{reason}}": _rate("screening_unreadable_answers_total", "reason")}, "reqps"),
         Panel(
             "Pictures unlike the training data",
-            {"": _share("screening_out_of_domain_total", "screening_choices_total")},
+            {"": _share_of_outputs("screening_out_of_domain_total")},
             "percentunit",
         ),
     ],
@@ -197,8 +199,8 @@ REVIEW = [
         Panel("Age of the oldest task", {"": "max(screening_review_queue_age_seconds{@})"}, "s", "stat"),
         Panel("Reviews, 1 d", {"": "sum(increase(screening_reviews_total{@}[1d]))"}, kind="stat"),
         Panel(
-            "Answers below the threshold, 1 h",
-            {"": _share("screening_needs_review_total", "screening_choices_total")},
+            "Answers that need review, 1 h",
+            {"": _share_of_outputs("screening_needs_review_total")},
             "percentunit",
             "stat",
         ),

@@ -32,9 +32,9 @@ from screening.runtime.argument_types import above_zero, positive
 PARTS = {
     "prepare_ms": "copy and verify, while answering",
     "drain_ms": "drain of requests in flight",
-    "closed_ms": "pause, no request admitted",
+    "pause_ms": "pause, no request admitted",
     "load_ms": "  weights, part of the pause",
-    "proof_ms": "  probes, part of the pause",
+    "verify_ms": "  probes, part of the pause",
 }
 SECONDS = 1800.0
 """Value for the service's own time limits, which must not end a measurement."""
@@ -97,7 +97,7 @@ async def _swap(service: LocalService, operator: Operator, recorder: RunRecorder
 
 def _verdicts(checkpoint: Path, recorder: RunRecorder, args: argparse.Namespace) -> list[Verdict]:
     swaps = recorder.of("swap")
-    done = [event for event in swaps if event.facts["status"] == 200 and event.facts["how"] == "in place"]
+    done = [event for event in swaps if event.facts["status"] == 200 and event.facts["how"] == "in_place"]
     (restart,) = recorder.of("restart")
     seconds = restart.facts["seconds"]
     weights = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
@@ -110,7 +110,7 @@ def _verdicts(checkpoint: Path, recorder: RunRecorder, args: argparse.Namespace)
         reported("memory at the start; after the first swap; at the end", "; ".join(_mib(memory))),
     ]
     if done:
-        ratio = 1000 * seconds / median(event.facts["drain_ms"] + event.facts["closed_ms"] for event in done)
+        ratio = 1000 * seconds / median(event.facts["drain_ms"] + event.facts["pause_ms"] for event in done)
         criterion = "restart time / swap pause"
         verdicts.append(at_least(criterion, args.ratio, ratio) if args.ratio else reported(criterion, f"{ratio:.0f}"))
     return verdicts

@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="duration of the load before each kill, in seconds (default: 10)",
     )
     parser.add_argument(
-        "--rebuild-seconds",
+        "--restart-seconds",
         type=above_zero,
         default=180,
         metavar="SECONDS",
@@ -153,7 +153,7 @@ class Engines:
         kill(victims[0])
         return victims[0]
 
-    def rebuilt(self) -> bool:
+    def restarted(self) -> bool:
         """Whether a new engine has started its core and its worker."""
         self.look()
         return all(set(alive(members)) - self._past for members in engine_processes(self._service).values())
@@ -179,8 +179,8 @@ async def _kill_in_turn(
         victim = engines.kill(title)
         killed = recorder.note("kill", title=title, pid=victim.pid)
         console.say(f"  killed {title} ({victim.pid})")
-        while not (engines.rebuilt() and await _ready(http)):
-            if recorder.now - killed.at > args.rebuild_seconds:
+        while not (engines.restarted() and await _ready(http)):
+            if recorder.now - killed.at > args.restart_seconds:
                 recorder.note("not ready", title=title, seconds=recorder.now - killed.at)
                 return
             if await stop.sleep(_POLL_SECONDS):
@@ -232,7 +232,7 @@ def _verdicts(measured: Measured, recorder: RunRecorder, args: argparse.Namespac
     return [
         none_of("errors that a caller saw", sum(measured.load.failed.values())),
         at_least("kills", args.kills, len(recorder.of("kill"))),
-        at_most("longest time until ready again", args.rebuild_seconds, max(ready, default=float("nan")), " s"),
+        at_most("longest time until ready again", args.restart_seconds, max(ready, default=float("nan")), " s"),
         none_of("kills without a recovery in time", len(recorder.of("kill")) - len(ready)),
         reported("times until ready again", times or "never"),
         none_of("processes left by killed engines", len(measured.orphans)),

@@ -199,15 +199,15 @@ def _verdicts(
         none_of("answers that neither checkpoint would write", len(findings[Finding.UNRECOGNISED])),
         at_least("swaps under load", args.least_swaps, len(done)),
         none_of("swaps that failed", len(swaps) - len(done)),
-        at_most("pause beyond the drain, median", PAUSE_MS, _median(e.facts["closed_ms"] for e in done), " ms"),
-        reported("  longest", f"{max((e.facts['closed_ms'] for e in done), default=0):.0f} ms"),
+        at_most("pause beyond the drain, median", PAUSE_MS, _median(e.facts["pause_ms"] for e in done), " ms"),
+        reported("  longest", f"{max((e.facts['pause_ms'] for e in done), default=0):.0f} ms"),
         reported("  weights; probes, median", _parts(done)),
         reported("drain of requests in flight, median", f"{_median(e.facts['drain_ms'] for e in done):.0f} ms"),
         at_most("memory at the end / after the first swap", MEMORY_GROWTH, end / first),
         reported("  at the start; after the first swap; at the end", f"{start:.0f}; {first:.0f}; {end:.0f} MiB"),
     ]
     if idle:
-        pause = _median(e.facts["drain_ms"] + e.facts["closed_ms"] for e in idle)
+        pause = _median(e.facts["drain_ms"] + e.facts["pause_ms"] for e in idle)
         whole = _median(1000 * (e.facts["answered"] - e.at) for e in idle)
         verdicts.append(reported("a swap without load: pause; order to answer", f"{pause:.0f} ms; {whole:.0f} ms"))
         if measured.restart_seconds is not None:
@@ -228,7 +228,7 @@ def _memory(recorder: RunRecorder, swaps: list[Event]) -> tuple[float, float, fl
 
 
 def _parts(swaps: list[Event]) -> str:
-    return "; ".join(f"{_median(event.facts[part] for event in swaps):.0f} ms" for part in ("load_ms", "proof_ms"))
+    return "; ".join(f"{_median(event.facts[part] for event in swaps):.0f} ms" for part in ("load_ms", "verify_ms"))
 
 
 def _median(values: Any) -> float:

@@ -196,8 +196,11 @@ class Manifest(_Strict):
 
     @property
     def calibrated_on(self) -> set[str]:
-        """Digests of the data directories that the calibration was fitted on."""
-        return {digest for calibration in self.calibration.values() for digest in calibration.data}
+        """Digests of the data directories that the calibration or the domain was fitted on."""
+        fitted = [calibration.data for calibration in self.calibration.values()]
+        if self.domain is not None:
+            fitted.append(self.domain.calibration.data)
+        return {digest for data in fitted for digest in data}
 
     def calibration_of(self, mode: Mode) -> Calibration:
         """Return the calibration of a mode, which is `UNCALIBRATED` if the manifest has none."""

@@ -34,7 +34,7 @@ PRODUCTION = "production"
 """Alias of the version that services serve."""
 
 DIGEST_TAG = "digest"
-"""Tag with the digest of a version's manifest. Every version has it."""
+"""Tag with the digest of a version's checkpoint. Every version has it."""
 LEDGER_SUFFIX = ".history"
 """Suffix of the name of a second registered model, which has no versions. It holds a copy of the notes, which survives
 when a person deletes the first model or its tags."""

@@ -50,7 +50,8 @@ WATCH_DRAFTS = "watch_drafts"
 """Command (`collective_rpc`) to an engine with a `speculative_config`, before its first request."""
 
 WATCH_PICTURES = "watch_pictures"
-"""Command (`collective_rpc`) to keep the features of pictures, before the first request."""
+"""Command (`collective_rpc`) to keep the features of pictures, before the first request. Its argument is the number of
+image tokens of one picture."""
 
 PICTURE_FEATURES = "picture_features"
 """Command (`collective_rpc`) that returns the features of pictures by name (`screening.inference.picture_features`)."""

@@ -75,18 +75,20 @@ def compare_reading(manifest: Manifest, found: Reading) -> None:
     """
     wanted = manifest.probes.reading if manifest.probes else None
     if wanted is None:
-        raise CheckpointError("its probes do not record how it reads text. Publish it again with --again")
+        raise CheckpointError("the checkpoint's probes do not record how it reads text. Publish it again with --again")
     if wanted.vocabulary != found.vocabulary:
-        raise CheckpointError("its tokenizer does not give the tokens that it gave at publishing")
+        raise CheckpointError("the checkpoint's tokenizer produces other tokens than at publishing")
     for mode, digest in found.prompts.items():
         if wanted.prompts.get(mode) != digest:
-            raise CheckpointError(f"its prompt for {mode} does not give the tokens that it gave at publishing")
+            raise CheckpointError(f"the checkpoint's prompt for {mode} produces other tokens than at publishing")
     if wanted.files is None:
-        raise CheckpointError("its probes do not record which files an engine reads. Publish it again with --again")
+        raise CheckpointError(
+            "the checkpoint's probes do not record which files an engine reads. Publish it again with --again"
+        )
     if wanted.files != found.files:  # last, because the other messages say more
         raise CheckpointError(
-            "its config.json, or another file besides the weights, was changed after its probes were recorded. "
-            "Publish it again with --again"
+            "the checkpoint's config.json, or another file besides the weights, was changed after its probes were "
+            "recorded. Publish it again with --again"
         )
 
 
@@ -116,7 +118,7 @@ def _check_untied(config: Mapping[str, Any]) -> None:
     """
     if config.get("tie_word_embeddings") or (config.get("text_config") or {}).get("tie_word_embeddings"):
         raise CheckpointError(
-            "its config.json ties the embeddings, which cannot be swapped. `trainer import` unties them"
+            "the checkpoint's config.json ties the embeddings, which cannot be swapped. `trainer import` unties them"
         )
 
 
@@ -128,9 +130,9 @@ def _check_unquantized(config: Mapping[str, Any], manifest: Manifest) -> None:
     """
     parts = [config, *(part for name in ("text_config", "vision_config") if isinstance(part := config.get(name), dict))]
     if found := next((key for part in parts for key in _QUANTIZED if part.get(key) is not None), None):
-        raise CheckpointError(f"its config.json has a {found}: quantized weights cannot be served")
+        raise CheckpointError(f"the checkpoint's config.json has a {found}: quantized weights cannot be served")
     if found := next((name for name in _QUANTIZING_FILES if name in manifest.files), None):
-        raise CheckpointError(f"it holds {found}: quantized weights cannot be served")
+        raise CheckpointError(f"the checkpoint holds {found}: quantized weights cannot be served")
 
 
 def _check_vision(config: Mapping[str, Any], image: ImageContract) -> None:
@@ -144,13 +146,13 @@ def _check_vision(config: Mapping[str, Any], image: ImageContract) -> None:
     vision = config.get("vision_config") or {}
     size, patch = _side(vision.get("image_size")), _side(vision.get("patch_size"))
     if size is not None and size != image.size:
-        raise CheckpointError(f"image.size is {image.size} in its manifest and {size} in its config.json")
+        raise CheckpointError(f"image.size is {image.size} in the checkpoint's manifest and {size} in its config.json")
     ratio = config.get("downsample_ratio")
     if size and patch and isinstance(ratio, float) and 0 < ratio <= 1:
         tokens = round((size // patch * ratio) ** 2)
         if tokens != image.tokens_per_picture:
             raise CheckpointError(
-                f"image.tokens_per_picture is {image.tokens_per_picture} in its manifest; "
+                f"image.tokens_per_picture is {image.tokens_per_picture} in the checkpoint's manifest; "
                 f"its config.json gives {tokens}"
             )
 
@@ -204,22 +206,23 @@ def _check_question(processor: Any, text: str, manifest: Manifest, config: Mappi
     pixels = list(made["pixel_values"].shape)
     if pixels[-2:] != [image.size, image.size]:
         raise CheckpointError(
-            f"image.size is {image.size} in its manifest; its processor gives {pixels[-2]} x {pixels[-1]} pixels"
+            f"image.size is {image.size} in the checkpoint's manifest; its processor gives {pixels[-2]} x {pixels[-1]} "
+            "pixels"
         )
     tiles, token = pixels[0], config.get("image_token_id")
     if tiles != PICTURES_PER_SAMPLE * image.most_tiles:
-        raise CheckpointError(f"its processor cuts {PICTURES_PER_SAMPLE} pictures into {tiles} tiles")
+        raise CheckpointError(f"the checkpoint's processor cuts {PICTURES_PER_SAMPLE} pictures into {tiles} tiles")
     if token is not None and ids.count(token) != tiles * image.tokens_per_picture:
         raise CheckpointError(
-            f"image.tokens_per_picture is {image.tokens_per_picture} in its manifest; its processor writes "
-            f"{ids.count(token)} tokens for {tiles} tiles"
+            f"image.tokens_per_picture is {image.tokens_per_picture} in the checkpoint's manifest; its processor "
+            f"writes {ids.count(token)} tokens for {tiles} tiles"
         )
     # Trainings do not tell the processor how to cut.
     alone = processor(text=[text], images=pictures, return_tensors="pt")
     if alone["input_ids"][0].tolist() != ids or not alone["pixel_values"].equal(made["pixel_values"]):
         raise CheckpointError(
-            f"image.max_patches is {image.max_patches} in its manifest; its processor_config.json, which trainings "
-            "use, cuts pictures differently. Import the base model again"
+            f"image.max_patches is {image.max_patches} in the checkpoint's manifest; its processor_config.json, which "
+            "trainings use, cuts pictures differently. Import the base model again"
         )
     return ids
 

@@ -57,7 +57,7 @@ def start_llm(checkpoint: Path, manifest: Manifest, **more: Any) -> Iterator[Any
         try:
             if llm.llm_engine.vllm_config.speculative_config is not None:
                 llm.collective_rpc(WATCH_DRAFTS)
-            llm.collective_rpc(WATCH_PICTURES)
+            llm.collective_rpc(WATCH_PICTURES, args=(manifest.image.tokens_per_picture,))
             yield llm
         finally:
             # `LLM` has no public method that ends its processes before the interpreter ends.

@@ -22,9 +22,9 @@ GRID = 4
 """Number of cells on each side of the grid."""
 LEAST_VARIANCE = 1e-5
 """Added to the variance of brightness, so that the logarithm of a flat cell is finite."""
-REMEMBERED = 16_384
-"""Number of latest pictures whose features a worker keeps. This must be more than the encoder cache and the prefix
-cache hold, because a picture in one of them is not encoded again."""
+LEAST_REMEMBERED = 16_384
+"""Minimum number of latest pictures whose features a worker keeps. The number must be more than the encoder cache and
+the prefix cache hold, because a picture in one of them is not encoded again."""
 
 _TIED = "picture_features"
 """Attribute of an encoder's output that holds the picture's features."""
@@ -35,9 +35,13 @@ Vector = np.ndarray[Any, np.dtype[np.float32]]
 class FeatureCache(dict[str, Any]):
     """vLLM's encoder cache, which also keeps the features of the pictures that passed through it."""
 
-    def __init__(self, limit: int = REMEMBERED) -> None:
+    def __init__(self, limit: int = LEAST_REMEMBERED) -> None:
+        """
+        Args:
+            limit: number of latest pictures whose features are kept.
+        """
         super().__init__()
-        self._limit = limit
+        self.limit = limit
         self._features: OrderedDict[str, Any] = OrderedDict()
 
     def __setitem__(self, name: str, tokens: Any) -> None:
@@ -50,7 +54,7 @@ class FeatureCache(dict[str, Any]):
             self._features.pop(name, None)
             return
         self._features[name] = features
-        if len(self._features) > self._limit:
+        if len(self._features) > self.limit:
             self._features.popitem(last=False)
 
     def update(self, *mappings: Any, **more: Any) -> None:
@@ -80,15 +84,19 @@ def read_features(data: bytes | None) -> Vector | None:
     return None if data is None else np.frombuffer(data, dtype="<f4")
 
 
-def install(runner: Any) -> FeatureCache:
+def install(runner: Any, tokens_per_picture: int) -> FeatureCache:
     """Make a model runner of vLLM 0.32 keep the features of the pictures that it encodes.
+
+    Call this when the runner has its KV cache, whose size decides how many pictures are remembered.
 
     The first runner (`v1/worker/gpu_model_runner.py`, also used on CPUs) has the encoder cache as a dictionary. The
     second one (`v1/worker/gpu/model_runner.py`) has the dictionary inside an object. vLLM has no public access to the
     vision tower's output.
     """
     _hook(runner.get_model())
-    cache = FeatureCache()
+    kv_cache = runner.kv_cache_config
+    tokens = kv_cache.num_blocks * max(group.kv_cache_spec.block_size for group in kv_cache.kv_cache_groups)
+    cache = FeatureCache(max(LEAST_REMEMBERED, tokens // tokens_per_picture))
     if isinstance(runner.encoder_cache, dict):
         dict.update(cache, runner.encoder_cache)
         runner.encoder_cache = cache

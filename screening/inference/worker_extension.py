@@ -19,9 +19,9 @@ class WorkerExtension:
         runner = self.model_runner
         runner.rejection_sampler = DraftedLogprobs(runner.rejection_sampler)
 
-    def watch_pictures(self) -> None:
+    def watch_pictures(self, tokens_per_picture: int) -> None:
         """Keep the features of pictures. Call this once, before the first request."""
-        self._feature_cache = install(self.model_runner)
+        self._feature_cache = install(self.model_runner, tokens_per_picture)
 
     def picture_features(self, names: list[str]) -> list[bytes | None]:
         """See `FeatureCache.features`."""

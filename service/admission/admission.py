@@ -64,7 +64,7 @@ class Admission:
         """Recent mean time that a request holds a slot, in seconds."""
         self._evicting = False
         self._ready_at: float | None = None
-        self.rebuild_seconds: float = SOON
+        self.restart_seconds: float = SOON
         """Duration of the last engine start."""
         metrics.capacity.set(self._capacity)
 
@@ -138,7 +138,7 @@ class Admission:
 
         The result is at most `LONGEST`, because clients give up when they are told to wait for minutes.
         """
-        left = self.rebuild_seconds if self._ready_at is None else self._ready_at - time.monotonic()
+        left = self.restart_seconds if self._ready_at is None else self._ready_at - time.monotonic()
         return min(math.ceil(left), LONGEST) if left > 0 else SOON
 
     def refusal(self) -> NotReady:

@@ -18,7 +18,7 @@ LOGGER = logging.getLogger("service.checkpoints.hot_swap")  # one logger for eve
 SWITCHING = "The service is loading another checkpoint."
 LOST = "The engine was lost and is restarting."
 
-Cause = Literal["swap", "roll_back", "died", "hung"]
+Cause = Literal["swap", "rollback", "died", "hung"]
 """Why the engine restarts."""
 
 
@@ -40,7 +40,7 @@ async def start(served: ServedCheckpoint, copy: Copy, seconds: float | None = No
     except Exception:
         await served.engine.stop()  # Weights that were not verified must not answer.
         raise
-    served.admission.rebuild_seconds = time.monotonic() - began
+    served.admission.restart_seconds = time.monotonic() - began
     return verified
 
 
@@ -50,16 +50,16 @@ async def restart(served: ServedCheckpoint, copy: Copy, cause: Cause) -> Verifie
     New requests and `/readyz` get 503 meanwhile. Requests that were admitted before wait if a swap restarts the engine,
     and get 503 if the engine was lost.
     """
-    admission, metrics, planned = served.admission, served.metrics, cause in ("swap", "roll_back")
+    admission, metrics, planned = served.admission, served.metrics, cause in ("swap", "rollback")
     with admission.suspended(SWITCHING if planned else LOST, evict=not planned):
-        admission.expect_ready(admission.rebuild_seconds)
+        admission.expect_ready(admission.restart_seconds)
         try:
-            verified = await start(served, copy, served.settings.engine_rebuild_seconds)
+            verified = await start(served, copy, served.settings.engine_restart_seconds)
         except Exception:
-            metrics.rebuilds.labels(cause, "failed").inc()
+            metrics.restarts.labels(cause, "failed").inc()
             raise
         admission.expect_ready(None)
-        metrics.rebuilds.labels(cause, "ok").inc()
-        metrics.rebuild_seconds.observe(admission.rebuild_seconds)
-        log(LOGGER, logging.INFO, "engine restarted", cause=cause, seconds=round(admission.rebuild_seconds, 1))
+        metrics.restarts.labels(cause, "ok").inc()
+        metrics.restart_seconds.observe(admission.restart_seconds)
+        log(LOGGER, logging.INFO, "engine restarted", cause=cause, seconds=round(admission.restart_seconds, 1))
         return verified

@@ -38,7 +38,7 @@ MAX_REMEMBERED = 64
 """Maximum number of past swaps that are remembered."""
 ENDING = "The service is about to end."
 
-How = Literal["unchanged", "in place", "rebuilt"]
+How = Literal["unchanged", "in_place", "restarted"]
 
 
 class Swap(BaseModel):
@@ -47,24 +47,25 @@ class Swap(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     digest: str
-    """SHA-256 of the manifest of the checkpoint that is served since this swap."""
+    """Digest of the checkpoint that is served since this swap: SHA-256 over everything that decides its answers; probes
+    and descriptive fields are left out."""
     version: str
     """Version of that checkpoint."""
     previous: str
-    """SHA-256 of the manifest of the checkpoint that was served before."""
+    """Digest of the checkpoint that was served before."""
     how: How
-    """`in place`: the running engine loaded the weights; `rebuilt`: the engine was restarted; `unchanged`: the
+    """`in_place`: the running engine loaded the weights; `restarted`: the engine was restarted; `unchanged`: the
     checkpoint was served already."""
     prepare_ms: float
     """Time for copying and verifying, while requests were answered."""
     drain_ms: float
     """Time from closing the gate until no request ran."""
-    closed_ms: float
+    pause_ms: float
     """Time from then until the gate was open again."""
     load_ms: float
-    """Part of `closed_ms` that loading the weights, or restarting the engine, took."""
-    proof_ms: float
-    """Part of `closed_ms` that verifying the weights took."""
+    """Part of `pause_ms` that loading the weights, or restarting the engine, took."""
+    verify_ms: float
+    """Part of `pause_ms` that verifying the weights took."""
     deviation: float
     """Largest difference between a recorded log-probability of a probe and the one found."""
     at: float
@@ -135,7 +136,7 @@ class HotSwap:
             raise CheckpointRefused(str(error)) from error
         swap = Swap(
             digest=new.manifest.digest, version=new.manifest.version, previous=old.manifest.digest, how="unchanged",
-            prepare_ms=milliseconds_since(began), drain_ms=0, closed_ms=0, load_ms=0, proof_ms=0, deviation=0, at=0,
+            prepare_ms=milliseconds_since(began), drain_ms=0, pause_ms=0, load_ms=0, verify_ms=0, deviation=0, at=0,
         )  # fmt: skip
         if new.key == old.key:
             served.becomes(old)
@@ -164,8 +165,8 @@ class HotSwap:
                 await self._engine.stop()  # The service ends. The weights in the engine may not be verified.
                 raise
             self.served.becomes(new)
-        swap.load_ms, swap.proof_ms, swap.deviation = verified
-        swap.closed_ms = milliseconds_since(closed)
+        swap.load_ms, swap.verify_ms, swap.deviation = verified
+        swap.pause_ms = milliseconds_since(closed)
 
     async def _load_or_roll_back(self, new: Copy, old: Copy, *, in_place: bool) -> tuple[Verified, How]:
         """Load and verify the new weights. If that fails, load the old ones again, in place or by an engine restart.
@@ -183,7 +184,7 @@ class HotSwap:
             rolled_back = in_place and not lost and await self._put_back(old, self._reload(old), "rolled_back")
             lost |= not self._engine.alive  # Its death may be noticed later than its first failure.
             if not rolled_back:
-                await self._put_back(old, restart(self.served, old, "roll_back"), "rebuilt_back")
+                await self._put_back(old, restart(self.served, old, "rollback"), "rolled_back_by_restart")
             reason = _reason(error)
             if lost and not proves_a_fault(error) and not self.served.history.count_loss(new.key):
                 why = "" if isinstance(error, EngineLost) else f" ({reason})"
@@ -194,13 +195,13 @@ class HotSwap:
     async def _load(self, new: Copy, old: Copy, *, in_place: bool) -> tuple[Verified, How]:
         if in_place:
             try:
-                return await self._reload(new), "in place"
+                return await self._reload(new), "in_place"
             except MayBeRounding as error:
                 new_probes_only = new.manifest.digest == old.manifest.digest
                 if new_probes_only and not self.served.verifier.passed_by_rounding(old.manifest):
                     raise  # The served probes are repeated, which is the stronger verification.
                 log(LOGGER, logging.INFO, "engine restart needed", digest=new.manifest.digest, reason=str(error))
-        return await restart(self.served, new, "swap"), "rebuilt"
+        return await restart(self.served, new, "swap"), "restarted"
 
     async def _reload(self, copy: Copy) -> Verified:
         async with asyncio.timeout(self.served.settings.swap_reload_seconds):
@@ -215,7 +216,7 @@ class HotSwap:
         try:
             await loading
         except Exception as error:  # noqa: BLE001 - the caller must learn why the new checkpoint was refused
-            _log_failure("roll-back failed", old, error)
+            _log_failure("rollback failed", old, error)
             return False
         self._metrics.swaps.labels(result).inc()
         return True
@@ -223,10 +224,10 @@ class HotSwap:
     def _record(self, swap: Swap) -> None:
         swap.at = time.time()
         self.swaps.append(swap)
-        self._metrics.swaps.labels(swap.how.replace(" ", "_")).inc()
+        self._metrics.swaps.labels(swap.how).inc()
         if swap.how != "unchanged":
-            self._metrics.swap_closed.observe(swap.closed_ms / 1000)
-        fields = swap.model_dump(include={"how", "digest", "closed_ms", "drain_ms"})
+            self._metrics.swap_pause.observe(swap.pause_ms / 1000)
+        fields = swap.model_dump(include={"how", "digest", "pause_ms", "drain_ms"})
         log(LOGGER, logging.INFO, "swap", **fields)
 
 

@@ -1,5 +1,5 @@
 """The service's own copies of checkpoints. The service loads nothing but a verified copy, because a published directory
-can change while it is read, or be gone when a roll-back needs it.
+can change while it is read, or be gone when a rollback needs it.
 
     STATE/checkpoints/HEX/    a verified copy, named by the SHA-256 of its whole manifest. It never changes
     STATE/state.json          what the service remembers over restarts (service/checkpoints/swap_history.py)

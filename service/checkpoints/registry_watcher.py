@@ -1,8 +1,9 @@
 """The registry watcher: the service loads the checkpoint that an alias of the registry names.
 
 If the registry does not answer, the service keeps its checkpoint. A refused checkpoint is not tried again (also after a
-restart) until its directory holds something else. After another failure (a store that is not mounted, an incomplete
-copy, a full disk, a busy service) the watcher tries again, less and less often: each attempt reads a whole checkpoint.
+restart) until its directory holds something else, or the service runs on another kind of machine. After another failure
+(a store that is not mounted, an incomplete copy, a full disk, a busy service) the watcher tries again, less and less
+often: each attempt reads a whole checkpoint.
 
 A checkpoint that needs an engine restart waits for a random time, because a service answers no request while its engine
 restarts, and all services of a fleet see the alias move at the same moment.
@@ -39,27 +40,28 @@ _JITTER = 0.25
 """Random share of the time between polls, so that services started together do not poll, and swap, together."""
 
 Outcome = Literal[
-    "not_asked", "current", "taken_up", "waiting", "refused", "unavailable", "busy", "missing", "unreachable", "failed"
+    "not_asked", "current", "loaded", "waiting", "refused", "unavailable", "busy", "missing", "unreachable", "failed"
 ]
-_NORMAL = ("current", "taken_up", "waiting", "busy")
+_NORMAL = ("current", "loaded", "waiting", "busy")
 """Outcomes that are logged as information and not as a warning."""
 
 
-class Following(BaseModel):
+class RegistryState(BaseModel):
     """What the registry watcher knows."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    registry: str
+    address: str
     """Model and address of the registry, without a password."""
     alias: str
     """Alias that the service follows."""
     version: int | None = None
     """Version that the alias named last."""
     digest: str | None = None
-    """SHA-256 of that version's manifest."""
+    """Digest of that version: SHA-256 over everything that decides the checkpoint's answers; probes and descriptive
+    fields are left out."""
     outcome: Outcome = "not_asked"
-    """`current`: it is served; `taken_up`: the last poll loaded it; `waiting`: it needs an engine restart, which is
+    """`current`: it is served; `loaded`: the last poll loaded it; `waiting`: it needs an engine restart, which is
     postponed; `refused`, `unavailable`, `busy`: it is not served, see `reason`; `missing`: the registry has no such
     alias; `unreachable`: the registry does not answer; `failed`: a fault of the service."""
     reason: str | None = None
@@ -95,7 +97,7 @@ class RegistryWatcher:
         self._metrics = served.metrics
         self._settings = settings = served.settings
         self._registry = Registry(settings.registry or "", settings.registry_model)
-        self.state = Following(registry=str(self._registry), alias=settings.registry_alias)
+        self.state = RegistryState(address=str(self._registry), alias=settings.registry_alias)
         self._question: asyncio.Future[Version | None] | None = None
         """The last question to the registry; pending until it answers."""
         self._offer: _Offer | None = None
@@ -180,7 +182,7 @@ class RegistryWatcher:
         if not self._served.admission.is_open:
             return "busy", self._served.admission.closed_because
         if self._offer is None or self._offer.digest != version.digest:
-            spread = random.uniform(0, self._settings.rebuild_spread_seconds)  # noqa: S311 - not a secret
+            spread = random.uniform(0, self._settings.restart_spread_seconds)  # noqa: S311 - not a secret
             self._offer = _Offer(version.digest, restart_from=self.clock() + spread)
         offer, poll = self._offer, self._settings.registry_poll_seconds
         if self.clock() >= offer.next_attempt:
@@ -208,7 +210,7 @@ class RegistryWatcher:
             return "refused" if verdict_key(offered) in history.refused else "unavailable", str(error)
         except CheckpointError as error:
             return "unavailable", str(error)
-        return "taken_up", None
+        return "loaded", None
 
     def _note(self, outcome: Outcome, reason: str | None) -> None:
         """Put the outcome of a poll into the metrics, and into the log if it differs from the last one."""
@@ -216,7 +218,7 @@ class RegistryWatcher:
         self._metrics.registry_reachable.set(outcome != "unreachable")
         if outcome != self.state.outcome:
             level = logging.INFO if outcome in _NORMAL else logging.WARNING
-            fields = {"registry": self.state.registry, "alias": self.state.alias, "version": self.state.version}
+            fields = {"registry": self.state.address, "alias": self.state.alias, "version": self.state.version}
             log(LOGGER, level, "registry", outcome=outcome, reason=reason, **fields)
         self.state.outcome, self.state.reason = outcome, reason
 

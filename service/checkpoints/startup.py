@@ -36,6 +36,7 @@ async def start_serving(served: ServedCheckpoint, ask_registry: AskRegistry | No
         await _start_on(served, await served.copy_in(served.configured, offered))
         # The checkpoint of the last run may start next time, and stays the one that is tried first.
         served.history.served = not_started or served.now.key
+    served.history.started_on(served.engine.machine)
     await served.settle()
 
 

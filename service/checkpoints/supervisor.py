@@ -40,7 +40,7 @@ class Supervisor:
     @property
     def hopeless(self) -> bool:
         """Whether no engine runs, and too many restarts in a row have failed."""
-        return self._attempts >= self._served.settings.engine_rebuild_attempts and not self._engine.alive
+        return self._attempts >= self._served.settings.engine_restart_attempts and not self._engine.alive
 
     async def run(self) -> None:
         """Watch the engine, which has started, and restart it whenever it is lost, until this task is cancelled."""
@@ -83,7 +83,7 @@ class Supervisor:
 
     async def _restart(self, cause: Cause) -> None:
         wait = wait_before(self._attempts)
-        self._admission.expect_ready(wait + self._admission.rebuild_seconds)
+        self._admission.expect_ready(wait + self._admission.restart_seconds)
         await asyncio.sleep(wait)
         try:
             async with self._served.engine_lock:

@@ -32,6 +32,8 @@ class SwapHistory(BaseModel):
     """Key of the checkpoint that the next start tries first."""
     refused: dict[str, str] = {}
     """Key → reason, the latest last."""
+    machine: str | None = None
+    """Kind of machine on which they were refused; see `screening.runtime.machine`."""
     loading: str | None = None
     """Key of the checkpoint that an engine loads now and that was not served before."""
     losses: dict[str, int] = {}
@@ -51,6 +53,12 @@ class SwapHistory(BaseModel):
         if key is not None and history.count_loss(key):
             history.refuse(key, f"the service or its engine ended {MAX_LOSSES} times while it loaded this checkpoint")
         return history
+
+    def started_on(self, machine: str) -> None:
+        """Forget the refusals of another kind of machine: another version of vLLM, for example, may pass the probes."""
+        if self.machine not in (None, machine):
+            self.refused.clear()
+        self.machine = machine
 
     def refuse(self, key: str, reason: str) -> None:
         """Do not try this checkpoint again."""

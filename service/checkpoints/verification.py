@@ -44,7 +44,7 @@ class Verified(NamedTuple):
     """What loading and verifying a checkpoint took and found; see `service.checkpoints.hot_swap.Swap`."""
 
     load_ms: float
-    proof_ms: float = 0.0
+    verify_ms: float = 0.0
     deviation: float = 0.0
 
 

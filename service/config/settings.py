@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     """Time in seconds between two polls of the registry, with a random variation of up to 25 %."""
     registry_timeout_seconds: float = Field(30.0, gt=0)
     """Maximum time in seconds to wait for the registry. At start-up the service then loads --checkpoint."""
-    rebuild_spread_seconds: float = Field(120.0, ge=0)
+    restart_spread_seconds: float = Field(120.0, ge=0)
     """Maximum random delay in seconds before a checkpoint that needs an engine restart is loaded."""
     engine: str = "vllm"
     """Engine that answers requests: vllm; scripted, a deterministic stand-in that needs no checkpoint; or
@@ -115,9 +115,9 @@ class Settings(BaseSettings):
     """Maximum time in seconds to read up to 1 MiB from a checkpoint store; after that, the swap is postponed."""
     engine_hang_seconds: float = Field(30.0, gt=0)
     """Maximum time in seconds without output while the engine has requests; after that, the service restarts it."""
-    engine_rebuild_seconds: float = Field(600.0, gt=0)
+    engine_restart_seconds: float = Field(600.0, gt=0)
     """Maximum time in seconds for one engine restart."""
-    engine_rebuild_attempts: int = Field(5, ge=1)
+    engine_restart_attempts: int = Field(5, ge=1)
     """Number of consecutive failed engine restarts after which /livez answers 503."""
     decode_threads: int = Field(2, ge=1, le=256)
     """Number of threads that decode pictures of up to 4 megapixels; an equal number decodes larger pictures."""
@@ -223,12 +223,19 @@ class Settings(BaseSettings):
             raise ValueError("--review needs --decisions and --pictures, which store what people review")
         if self.decisions_required and self.decisions is None:
             raise ValueError("--decisions-required needs --decisions and --pictures, which store the decisions")
+        if "*" in self.trusted_proxies and len(self.trusted_proxies) > 1:
+            raise ValueError("--trusted-proxies: * trusts every peer; give it alone, or give the proxies without it")
         return self
 
     @property
     def needs_key(self) -> bool:
         """Whether `/screen` needs a key."""
         return bool(self.api_keys) or self.keys_file is not None
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether there is any key, of whatever scope."""
+        return self.needs_key or bool(self.admin_keys or self.feedback_keys)
 
     @property
     def upload_pace(self) -> Pace:
@@ -255,13 +262,13 @@ def _origin(text: str) -> str:
 
 
 def _proxy(text: str) -> str:
-    """Check that uvicorn understands an entry of `trusted_proxies`."""
-    if text != "*":
-        try:
-            ip_network(text, strict=False)
-        except ValueError:
-            raise ValueError(f"{text!r} is not an IP address, a network such as 10.0.0.0/8, or *") from None
-    return text
+    """Return an entry of `trusted_proxies` as uvicorn reads it, which takes `10.0.0.5/8` for no network."""
+    if text == "*":
+        return text
+    try:
+        return str(ip_network(text, strict=False))
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IP address, a network such as 10.0.0.0/8, or *") from None
 
 
 _OPTIONAL = frozenset(name for name, field in Settings.model_fields.items() if field.default is None)
@@ -295,7 +302,8 @@ def load(given: dict[str, Any]) -> Settings:
     An empty variable counts as not set, and an empty option as not given if the default is None.
 
     Raises:
-        SettingsError: a `SCREENING_*` variable is unknown, a value is invalid, or the path of the keys file is empty.
+        SettingsError: a `SCREENING_*` variable is unknown, a value is invalid, or that of API keys or the keys file is
+            empty.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for variable in sorted(os.environ):
@@ -305,7 +313,7 @@ def load(given: dict[str, Any]) -> Settings:
                 f"Unknown setting {variable}{f'; did you mean {near[0]}?' if near else '.'} (In Kubernetes, a Service "
                 "whose name begins with 'screening' adds such variables; set enableServiceLinks: false.)"
             )
-    _refuse_empty_keys_file(given)
+    _refuse_empty_keys(given)
     try:
         return Settings(**{name: value for name, value in given.items() if value != "" or name not in _OPTIONAL})
     except ValidationError as error:
@@ -315,16 +323,22 @@ def load(given: dict[str, Any]) -> Settings:
         raise SettingsError(where + first["msg"].removeprefix("Value error, ")) from None
 
 
-def _refuse_empty_keys_file(given: dict[str, Any]) -> None:
-    """Refuse an empty path where a keys file was meant. If it counted as not given, everyone might call `/screen`.
+_NO_KEYS = {
+    "keys_file": "the path is empty. Give the path of the keys file, or leave this setting out if there is none.",
+    "api_keys": "there is no key in it. Give the SHA-256 of a key, or leave this setting out to open /screen.",
+}
+"""What is wrong with an empty value of the settings without which everyone may call `/screen`."""
+
+
+def _refuse_empty_keys(given: dict[str, Any]) -> None:
+    """Refuse an empty value where keys were meant. If it counted as not given, everyone might call `/screen`.
 
     Raises:
-        SettingsError: the path is empty.
+        SettingsError: a value is empty, or has only separators.
     """
-    variable = f"{PREFIX}KEYS_FILE"
-    of_environment = [value for name, value in os.environ.items() if name.upper() == variable]
-    if "" in ([given["keys_file"]] if "keys_file" in given else of_environment):
-        raise SettingsError(
-            f"--keys-file ({variable}): the path is empty. Give the path of the keys file, or leave this setting out "
-            "if there is none."
-        )
+    for setting, problem in _NO_KEYS.items():
+        variable = f"{PREFIX}{setting.upper()}"
+        of_environment = [value for name, value in os.environ.items() if name.upper() == variable]
+        values = [str(given[setting])] if setting in given else of_environment
+        if any(not value.replace(",", "").strip() for value in values):
+            raise SettingsError(f"--{setting.replace('_', '-')} ({variable}): {problem}")

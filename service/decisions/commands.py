@@ -23,7 +23,10 @@ from service.decisions.picture_store import PictureStore
 
 def main(argv: Sequence[str]) -> int:
     """Run one command; returns 0, 1 for a store that cannot be used now, or 2 for wrong arguments."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if getattr(arguments, "sample", None) is not None and arguments.batch is None:
+        parser.error("--sample needs --batch: give the import of the sample")
     try:
         with closing(open_database(arguments)) as database:
             found: dict[str, object] = arguments.run(database, arguments)
@@ -53,7 +56,7 @@ def _parser() -> Parser:
     )
     prune.set_defaults(run=_prune)
 
-    erase = commands.add_parser("erase", parents=[common], help="erase decisions, their feedback and their pictures")
+    erase = commands.add_parser("erase", parents=[common], help="erase decisions or samples, with their pictures")
     which = erase.add_mutually_exclusive_group(required=True)
     which.add_argument("--decision", metavar="ID", help="the decision with this id")
     which.add_argument(
@@ -67,6 +70,8 @@ def _parser() -> Parser:
         metavar=("KEY", "VALUE"),
         help="all decisions with this text or whole number at this key of metadata",
     )
+    which.add_argument("--batch", metavar="NAME", help="all samples of this import (`review import --batch NAME`)")
+    erase.add_argument("--sample", metavar="ID", help="with --batch: only the sample with this id")
     erase.set_defaults(run=_erase)
     return parser
 
@@ -106,6 +111,8 @@ def _erase(database: Database, arguments: argparse.Namespace) -> dict[str, objec
     caller = f"command:{user()}"[:64]
     if arguments.decision is not None:
         return {"decisions": int(erasure.erase_one(database, pictures, arguments.decision, caller=caller))}
+    if arguments.batch is not None:
+        return {"samples": erasure.erase_batch(database, pictures, arguments.batch, arguments.sample, caller=caller)}
     if arguments.product is not None:
         ids = erasure.of_product(database, arguments.product)
         return {

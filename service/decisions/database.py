@@ -16,11 +16,13 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import postgresql, sqlite
 
-from service.decisions.errors import DatabaseError, WrongAddress
+from service.decisions.errors import DatabaseError, DatabaseUnreachable, WrongAddress
 from service.decisions.tables import VERSION_TABLE
 
 _CANNOT_OPEN = "unable to open database file"
 """SQLite's message for a missing directory, a directory in place of the file, and missing permissions."""
+_READ_ONLY = "attempt to write a readonly database"
+"""SQLite's message for a file, or a directory of one, without permission to write."""
 BUSY_SECONDS = 10.0
 """Maximum wait for another writer of an SQLite file."""
 _SILENCE = {
@@ -55,6 +57,7 @@ class Database:
         self.name = self.url.render_as_string(hide_password=True)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._writing = threading.Lock()
+        self._is_prepared = False
         self._engine = sa.create_engine(self.url, connect_args=self._timeouts(), pool_pre_ping=not self.is_sqlite)
         if self.is_sqlite:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
@@ -155,7 +158,8 @@ class Database:
         """Create the tables of an empty database, and refuse a database of another version.
 
         Raises:
-            DatabaseError: the database cannot be reached, or has another version.
+            DatabaseUnreachable: the database does not answer.
+            DatabaseError: the database cannot be used, or has another version.
         """
         try:
             with self.writing() as connection:
@@ -165,6 +169,17 @@ class Database:
         except sa.exc.DatabaseError as error:
             raise self._unusable(error) from error
         self.check()
+        self._is_prepared = True
+
+    def prepare_once(self) -> None:
+        """Do what `prepare` does, unless it has succeeded before: the database may not have answered at the start.
+
+        Raises:
+            DatabaseError: as `prepare`.
+            sqlalchemy.exc.TimeoutError: as `writing`.
+        """
+        if not self._is_prepared:
+            self.prepare()
 
     def check(self) -> None:
         """Refuse a database of another version.
@@ -221,9 +236,13 @@ class Database:
             )
 
     def _unusable(self, error: sa.exc.DatabaseError) -> DatabaseError:
+        """The error for the operator. PostgreSQL reports a wrong name or password as it reports an outage."""
         said = str(error.orig).strip().partition("\n")[0]
-        remedy = ". Give a file in a directory that exists and is writable" if said == _CANNOT_OPEN else ""
-        return DatabaseError(f"{self.name} cannot be used: {said}{remedy}")
+        is_wrong_file = said in (_CANNOT_OPEN, _READ_ONLY)
+        remedy = ". Give a file in a directory that exists and is writable" if is_wrong_file else ""
+        is_outage = isinstance(error, sa.exc.OperationalError) and not is_wrong_file
+        kind = DatabaseUnreachable if is_outage else DatabaseError
+        return kind(f"{self.name} cannot be used: {said}{remedy}")
 
     def _lock(self, connection: sa.Connection) -> None:
         """Let only one service at a time check and change the version; SQLite's transaction already does this."""

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
+from screening.task import OPTIONS
 from service.decisions.database import Database
 from service.decisions.picture_store import PictureStore
 from service.decisions.review_tables import REVIEW_TASK, TASK_PICTURE
@@ -59,18 +60,58 @@ def of_product(database: Database, product: str) -> list[str]:
 
 def erase_samples(database: Database, pictures: PictureStore, product: str, *, caller: str) -> int:
     """Erase the labelling tasks of imported samples of a product, with their reviews; returns how many there were."""
+    of_product = REVIEW_TASK.c.product == product
+    return _erase_tasks(database, pictures, of_product, caller=caller, subject="samples of a product")
+
+
+def erase_batch(database: Database, pictures: PictureStore, batch: str, sample: str | None, *, caller: str) -> int:
+    """Erase the labelling tasks of an import and the gold questions that repeat them, with their reviews.
+
+    Args:
+        sample: id of the only sample to erase; None for all of the import.
+
+    Returns:
+        How many tasks there were.
+    """
+
+    def is_meant(task: sa.FromClause) -> sa.ColumnElement[bool]:
+        return sa.and_(task.c.batch == batch, sa.true() if sample is None else task.c.sample == sample)
+
+    # A gold question names no sample. It shows the same five pictures as its source.
+    source, theirs, own = REVIEW_TASK.alias(), TASK_PICTURE.alias(), TASK_PICTURE.alias()
+    is_equal = sa.and_(own.c.position == theirs.c.position, own.c.sha256 == theirs.c.sha256)
+    sources = (
+        sa.select(source.c.id)
+        .join(theirs, theirs.c.task_id == source.c.id)
+        .join(own, is_equal)
+        .where(is_meant(source), own.c.task_id == REVIEW_TASK.c.id)
+        .group_by(source.c.id)
+        .having(sa.func.count() == 1 + len(OPTIONS))
+        .correlate(REVIEW_TASK)
+    )
+    repeats = sa.and_(REVIEW_TASK.c.batch.is_(None), sources.exists())
+    chosen = sa.or_(is_meant(REVIEW_TASK), repeats)
+    return _erase_tasks(database, pictures, chosen, caller=caller, subject="samples of an import")
+
+
+def _erase_tasks(
+    database: Database, pictures: PictureStore, chosen: sa.ColumnElement[bool], *, caller: str, subject: str
+) -> int:
+    """Erase tasks without a decision, which are those of imported samples; returns how many there were."""
     with database.writing() as connection:
         database.lock_erasure(connection, shared=False)
-        of_product = (REVIEW_TASK.c.product == product, REVIEW_TASK.c.decision_id.is_(None))
-        addresses = connection.scalars(
-            sa.select(TASK_PICTURE.c.sha256).join(REVIEW_TASK).where(*of_product).distinct()
-        ).all()
-        found = connection.execute(sa.delete(REVIEW_TASK).where(*of_product)).rowcount
-        for start in range(0, len(addresses), BATCH):
-            mark_unreferenced(connection, addresses[start : start + BATCH])
-        _audit(connection, caller, "erase", "samples of a product", found)
+        query = sa.select(REVIEW_TASK.c.id).where(chosen, REVIEW_TASK.c.decision_id.is_(None))
+        tasks = connection.scalars(query).all()
+        for start in range(0, len(tasks), BATCH):
+            some = tasks[start : start + BATCH]
+            addresses = connection.scalars(
+                sa.select(TASK_PICTURE.c.sha256).where(TASK_PICTURE.c.task_id.in_(some)).distinct()
+            ).all()
+            connection.execute(sa.delete(REVIEW_TASK).where(REVIEW_TASK.c.id.in_(some)))
+            mark_unreferenced(connection, addresses)
+        _audit(connection, caller, "erase", subject, len(tasks))
     purge(database, pictures)
-    return found
+    return len(tasks)
 
 
 def with_metadata(database: Database, key: str, value: str) -> list[str]:

@@ -9,5 +9,14 @@ class WrongAddress(DatabaseError):
     """No database is given, or its address has a form that cannot be used; the same command would fail again."""
 
 
+class DatabaseUnreachable(DatabaseError):
+    """The database does not answer now. It may answer later, and nothing has to be changed for that."""
+
+
 class PictureStoreError(Exception):
     """The store cannot be used now; the message says why."""
+
+
+def first_line(error: Exception) -> str:
+    """An error for the log. Further lines of a database's error hold the query and its values, such as comments."""
+    return str(error).partition("\n")[0][:300]

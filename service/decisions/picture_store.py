@@ -67,7 +67,8 @@ class PictureStore:
             PictureStoreError: the picture was not written.
         """
         try:
-            obstore.put(self._store, _path(sha256), data)
+            # In one request: a killed upload in parts would leave parts in the bucket that no listing shows.
+            obstore.put(self._store, _path(sha256), data, use_multipart=False)
         except (BaseError, OSError) as error:
             raise PictureStoreError(f"{sha256} was not written to {self.location}: {_first_line(error)}") from error
 

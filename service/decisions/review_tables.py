@@ -32,7 +32,7 @@ REVIEW_TASK = sa.Table(
     "review_task",
     METADATA,
     sa.Column("id", sa.String(64), primary_key=True),
-    # `review`: a kept decision. `label`: a sample of an imported data directory.
+    # `review`: a stored decision. `label`: a sample of an imported data directory.
     sa.Column("job", sa.String(8), nullable=False),
     # `low_confidence`, `disagreement`, `audit`, `gold`, `repeat` or `label`.
     sa.Column("reason", sa.String(16), nullable=False),

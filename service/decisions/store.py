@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
@@ -15,13 +17,16 @@ from screening.images import Picture
 from screening.runtime.daemon_thread import in_daemon_thread
 from service.config.settings import Settings
 from service.decisions.database import Database
-from service.decisions.errors import DatabaseError, PictureStoreError
+from service.decisions.errors import DatabaseError, DatabaseUnreachable, PictureStoreError, first_line
 from service.decisions.picture_store import PictureStore
 from service.decisions.record import record_of
 from service.decisions.writer import DecisionWriter
 from service.errors import DecisionsUnavailable
+from service.logs import log
 from service.metrics import Metrics
 from service.schemas import ScreenAnswer
+
+LOGGER = logging.getLogger("service.decisions")
 
 Result = TypeVar("Result")
 
@@ -29,6 +34,21 @@ _END_SECONDS = 5.0
 """Maximum time to wait for running queries when the service ends."""
 _QUERIES = 4
 """Maximum number of the HTTP interface's queries that run at the same time."""
+_LOG_SECONDS = 10.0
+"""Minimum time between two log lines about queries that failed."""
+
+
+class _FailureLog:
+    """Logs why queries fail, for not every one of them. Only the event loop's thread uses it."""
+
+    def __init__(self) -> None:
+        self._silent_until = 0.0
+
+    def note(self, error: Exception) -> None:
+        now = time.monotonic()
+        if now >= self._silent_until:
+            self._silent_until = now + _LOG_SECONDS
+            log(LOGGER, logging.WARNING, "the decision store cannot be used", error=first_line(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +62,8 @@ class DecisionStore:
     """Whether an answer that cannot be stored is refused."""
     places: asyncio.Semaphore
     """A place for each query of the interface that may run now."""
+    failures: _FailureLog = field(default_factory=_FailureLog)
+    """Where `ask` logs why it failed."""
 
     def check_room(self) -> None:
         """Refuse a request early, before its body is read.
@@ -72,13 +94,19 @@ class DecisionStore:
         asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
         try:
             return await asyncio.shield(asking)
-        except (sa.exc.DBAPIError, sa.exc.TimeoutError, PictureStoreError) as error:
+        except (sa.exc.DBAPIError, sa.exc.TimeoutError, DatabaseError, PictureStoreError) as error:
+            self.failures.note(error)
             raise DecisionsUnavailable from error
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         """Wait for a place, and keep it until the thread ends, also if the caller has gone."""
+
+        def prepare_and_work() -> Result:
+            self.database.prepare_once()
+            return work()
+
         async with self.places:
-            return await in_daemon_thread(work, name="decision query")
+            return await in_daemon_thread(prepare_and_work, name="decision query")
 
     async def close(self, seconds: float) -> None:
         """Write the waiting records, for at most this time in seconds."""
@@ -91,13 +119,16 @@ class DecisionStore:
 
 
 def open_store(settings: Settings, metrics: Metrics) -> DecisionStore:
-    """The store that the settings name.
+    """The store that the settings name. A database that does not answer now is prepared when it does.
 
     Raises:
         DatabaseError, PictureStoreError: it cannot be used.
     """
     database, pictures = open_stores(settings)
-    database.prepare()
+    try:
+        database.prepare()
+    except DatabaseUnreachable as error:
+        log(LOGGER, logging.WARNING, "starting without the database of decisions", error=str(error))
     retention = None if settings.decisions_days is None else timedelta(days=settings.decisions_days)
     writer = DecisionWriter(database, pictures, metrics, max_bytes=settings.decisions_queue_bytes, retention=retention)
     return DecisionStore(database, pictures, writer, settings.decisions_required, asyncio.Semaphore(_QUERIES))

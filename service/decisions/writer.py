@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from screening.runtime.daemon_thread import for_each
 from service.decisions.database import Database
 from service.decisions.erasure import mark_unreferenced
-from service.decisions.errors import PictureStoreError
+from service.decisions.errors import DatabaseError, PictureStoreError, first_line
 from service.decisions.kept_pictures import keep_pictures
 from service.decisions.picture_store import PictureStore
 from service.decisions.record import DecisionRecord, StoredPicture
@@ -123,6 +123,7 @@ class DecisionWriter:
     def _write_until_done(self, batch: Sequence[DecisionRecord]) -> None:
         """Write a batch, with retries while the stores fail; give it up only when the service ends."""
         failures = 0
+        logged: type[Exception] | None = None
         while True:
             try:
                 self._write(batch)
@@ -131,8 +132,9 @@ class DecisionWriter:
                     return self._write_one_by_one(batch, error)
                 pause = _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)]
                 failures += 1
-                if failures == 1:
-                    log(LOGGER, logging.WARNING, "decisions cannot be stored; trying again", error=_first_line(error))
+                if type(error) is not logged:  # of another kind: the database answers again, and has another version
+                    logged = type(error)
+                    log(LOGGER, logging.WARNING, "decisions cannot be stored; trying again", error=first_line(error))
                 if self._must_give_up(pause):
                     return self._drop(batch, "the service ends before the stores can be used again")
             else:
@@ -143,7 +145,7 @@ class DecisionWriter:
     def _write_one_by_one(self, batch: Sequence[DecisionRecord], error: Exception) -> None:
         """Drop the record that is at fault; the others of its batch must not be lost with it."""
         if len(batch) == 1:
-            return self._drop(batch, _first_line(error))
+            return self._drop(batch, first_line(error))
         for record in batch:
             self._write_until_done([record])
         return None
@@ -164,8 +166,9 @@ class DecisionWriter:
         """Write pictures before rows: a row whose pictures are missing must never be visible.
 
         Raises:
-            PictureStoreError, sqlalchemy.exc.SQLAlchemyError: nothing was committed.
+            DatabaseError, PictureStoreError, sqlalchemy.exc.SQLAlchemyError: nothing was committed.
         """
+        self._database.prepare_once()
         pictures = {record.answer.id: record.stored_pictures() for record in batch}
         by_address = {picture.sha256: picture for five in pictures.values() for picture in five}
         for_each(self._put, by_address.values(), threads=_UPLOADS, name="decision pictures")
@@ -198,11 +201,8 @@ def _erased(connection: sa.Connection, ids: Iterable[str]) -> set[str]:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether the stores failed, and not a record: also missing tables or rights, which an operator can mend."""
+    """Whether the stores failed, and not a record: also missing tables or rights, or another version of the tables,
+    which an operator can mend."""
     if isinstance(error, sa.exc.DBAPIError):
         return not isinstance(error, sa.exc.DataError | sa.exc.IntegrityError)
-    return isinstance(error, sa.exc.TimeoutError | PictureStoreError)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:300]
+    return isinstance(error, sa.exc.TimeoutError | DatabaseError | PictureStoreError)

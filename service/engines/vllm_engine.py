@@ -168,7 +168,7 @@ class VllmEngine:
         await asyncio.to_thread(self._reaper.look, os.getpid())
         if llm.vllm_config.speculative_config is not None:
             await self._command(llm, llm.collective_rpc(WATCH_DRAFTS))
-        await self._command(llm, llm.collective_rpc(WATCH_PICTURES))
+        await self._command(llm, llm.collective_rpc(WATCH_PICTURES, args=(manifest.image.tokens_per_picture,)))
         await self._command(llm, llm.update_weight_version(manifest.digest))
         self._prompts = prompts = PromptRenderer(llm, fast=self._fast_preprocessing)
         await self._command(llm, prompts.prepare(manifest))
@@ -305,16 +305,17 @@ class VllmEngine:
             EngineLost: the engine died.
             EngineFailed: this one request failed.
         """
-        if self._llm is None:
+        if (llm := self._llm) is None:
             raise EngineLost()
         try:
             # Cancelling this cancels the call, which aborts its request in the engine core.
-            outputs = self._llm.generate(prompt, sampling, request_id, trace_headers=outgoing_headers())
+            outputs = llm.generate(prompt, sampling, request_id, trace_headers=outgoing_headers())
             final = await self._calls.request(_last(outputs))
         except EngineLost:
             raise
         except Exception as error:
-            if not self.alive:
+            # `alive` is false until `start` has ended, so it says nothing about a warm-up question.
+            if llm.errored or self._llm is not llm:
                 raise EngineLost() from error
             raise EngineFailed(f"vLLM failed the request: {type(error).__name__}: {error}") from error
         if final is None:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.checkpoints.hot_swap import HotSwap, Swap
-from service.checkpoints.registry_watcher import Following, RegistryWatcher
+from service.checkpoints.registry_watcher import RegistryState, RegistryWatcher
 from service.checkpoints.store_reads import StoreRead
 from service.errors import (
     CheckpointRefused,
@@ -60,13 +60,13 @@ class CheckpointState(BaseModel):
     """Past swaps, newest first."""
     refused: list[Refusal]
     """Refused checkpoints, newest first."""
-    reading: list[StoreRead]
+    store_reads: list[StoreRead]
     """Reads of the checkpoint store that have not finished. A read that hangs does not block other reads."""
-    following: Following | None
+    registry: RegistryState | None
     """State of the registry watcher. Null if the service watches no registry."""
 
 
-class CheckpointOrder(BaseModel):
+class CheckpointRequest(BaseModel):
     """Request to serve a checkpoint."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -96,8 +96,8 @@ async def get_checkpoint(request: Request) -> Response:
         busy=hot_swap.busy,
         swaps=list(reversed(hot_swap.swaps)),
         refused=[_refusal(key, reason) for key, reason in reversed(served.history.refused.items())],
-        reading=served.reads.under_way(),
-        following=watcher.state if watcher else None,
+        store_reads=served.reads.under_way(),
+        registry=watcher.state if watcher else None,
     )
     return json_answer(state)
 
@@ -108,14 +108,14 @@ async def get_checkpoint(request: Request) -> Response:
     responses=problem_responses(
         Unauthenticated, Forbidden, InsufficientScope, *BODY_ERRORS, CheckpointRefused, NotReady, SwapBusy
     ),
-    openapi_extra=SECURED | takes(CheckpointOrder),
+    openapi_extra=SECURED | takes(CheckpointRequest),
     operation_id="serve_checkpoint",
     response_description="The service serves the checkpoint.",
     summary="Verify a checkpoint of the store and serve it, or keep the current one if verification fails",
 )
 async def post_checkpoint(request: Request) -> Response:
     hot_swap = _hot_swap(request)
-    order = await read_order(request, CheckpointOrder, max_bytes=_MAX_BODY)
+    order = await read_order(request, CheckpointRequest, max_bytes=_MAX_BODY)
     source = await _resolve(hot_swap, service_of(request).settings.checkpoint_store, order.checkpoint)
     swap = await hot_swap.swap_to(source, retry=order.retry)
     return json_answer(swap)

@@ -17,7 +17,7 @@ from service.http.session_token import COOKIE, holder
 LOCAL = ScopedKey("local", "", frozenset({"review"}))
 """The only person who reviews on a machine without keys."""
 _SAFE = ("GET", "HEAD", "OPTIONS")
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "via")
+_FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 """Headers by which a proxy on this machine shows that the caller may be elsewhere."""
 
 
@@ -88,19 +88,19 @@ def key_ring(request: Request) -> KeyRing:
 
 
 def check_origin(request: Request, *, required: bool = True) -> None:
-    """Refuse a request that changes something and comes from a page of another origin.
+    """Refuse a request from a page of another origin: every request that names one, or that changes something.
 
     Ports and names are compared, and not the scheme: behind a proxy that ends TLS the service sees another one.
 
     Args:
-        required: whether a request without `Origin` is refused too. Browsers send it with every such request, other
-            programs do not.
+        required: whether a request that changes something is refused without `Origin` too. Browsers send it with every
+            such request, other programs do not.
 
     Raises:
         CrossOrigin: `Origin` is not that of this service, or is missing although it is required.
     """
     origin, host = request.headers.get("origin"), request.headers.get("host")
-    if request.method in _SAFE or (origin is None and not required):
+    if origin is None and (request.method in _SAFE or not required):
         return
     if origin is None or host is None or _parts(origin).netloc.lower() != host.lower():
         raise CrossOrigin(
@@ -115,7 +115,7 @@ def _reviewer(request: Request, settings: Settings, keys: KeyRing) -> ScopedKey:
     Raises:
         Unauthenticated, Forbidden, CrossOrigin: as `authorize`.
     """
-    if keys.any_with("review"):
+    if settings.has_keys:
         person = holder(request.cookies.get(COOKIE, ""), keys.keys, time.time())
     else:
         person = LOCAL if _is_local(request, settings) else None
@@ -127,14 +127,20 @@ def _reviewer(request: Request, settings: Settings, keys: KeyRing) -> ScopedKey:
     return person
 
 
+def needs_no_sign_in(settings: Settings) -> bool:
+    """Whether people on this machine review without a key. A service with keys has other callers than its owner."""
+    return settings.review and not settings.has_keys and _is_loopback(settings.host)
+
+
 def _is_local(request: Request, settings: Settings) -> bool:
     """Whether the request comes from this machine and was meant for it.
 
-    The Host header is checked as well: a foreign page can have its own name resolve to 127.0.0.1 (DNS rebinding).
+    The Host header is checked as well: a foreign page can have its own name resolve to 127.0.0.1 (DNS rebinding). A
+    proxy on this machine may send none of the headers of proxies. Many then speak HTTP/1.0, as nginx does by default.
     """
     host = _parts(f"//{request.headers.get('host', '')}").hostname
-    proxied = any(name in request.headers for name in _FORWARDED)
-    return settings.review and not proxied and _is_loopback(settings.host) and _is_loopback(host or "")
+    proxied = request.scope["http_version"] == "1.0" or any(name in request.headers for name in _FORWARDED)
+    return needs_no_sign_in(settings) and not proxied and _is_loopback(host or "")
 
 
 def _parts(url: str) -> SplitResult:

@@ -71,7 +71,7 @@ class Feedback(Documented):
 
 
 class Decision(Documented):
-    """A kept decision."""
+    """A stored decision."""
 
     id: str
     """The answer's `id`."""
@@ -87,7 +87,7 @@ class Decision(Documented):
     """Oldest first."""
 
 
-class FeedbackOrder(Documented):
+class FeedbackRequest(Documented):
     """Feedback on a decision."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)

@@ -1,4 +1,4 @@
-"""`/decisions`: kept decisions, their pictures, feedback and erasure. They exist only if the service keeps
+"""`/decisions`: stored decisions, their pictures, feedback and erasure. They exist only if the service keeps
 decisions."""
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from service.http.decision_bodies import (
     DecisionPicture,
     DecisionSummary,
     Feedback,
-    FeedbackOrder,
+    FeedbackRequest,
 )
 from service.http.json_api import (
     BODY_ERRORS,
@@ -50,7 +50,6 @@ from service.schemas import ScreenAnswer
 
 router = APIRouter(prefix="/decisions", tags=["decisions"])
 
-_MAX_BODY = 16 * 2**10
 DecisionId = Annotated[str, Path(max_length=64, description="The answer's `id`.")]
 Position = Annotated[int, Path(ge=0, le=len(OPTIONS), description="0 for the original, 1 to 4 for A to D.")]
 
@@ -63,7 +62,7 @@ _COMMON = (Unauthenticated, Forbidden, InsufficientScope, InvalidRequest, Decisi
     responses=problem_responses(*_COMMON),
     openapi_extra=SECURED,
     operation_id="list_decisions",
-    summary="Kept decisions, newest first",
+    summary="Stored decisions, newest first",
     response_description="One page.",
 )
 async def list_decisions(
@@ -149,16 +148,16 @@ async def get_decision_picture(request: Request, decision: DecisionId, position:
     response_model=Feedback,
     status_code=201,
     responses=problem_responses(*_COMMON, *BODY_ERRORS, DecisionNotFound, IdempotencyKeyReused),
-    openapi_extra=SECURED | takes(FeedbackOrder),
+    openapi_extra=SECURED | takes(FeedbackRequest),
     operation_id="send_feedback",
-    summary="Say what became of a decision",
+    summary="Add feedback to a decision",
     response_description="The feedback was added, or had been added with the same Idempotency-Key.",
 )
 async def send_feedback(request: Request, decision: DecisionId) -> Response:
     store, caller = _let_in(request)
     refuse_unprintable(decision)
     key = _idempotency_key(request)
-    order = await read_order(request, FeedbackOrder, max_bytes=_MAX_BODY)
+    order = await read_order(request, FeedbackRequest)
     add = partial(
         feedback.add,
         store.database,

@@ -27,6 +27,7 @@ BODY_ERRORS = (MalformedRequest, BodyTimeout, UploadTooSlow, RequestTooLarge, Un
 SECURED: dict[str, Any] = {"security": [{"key": []}]}
 """OpenAPI entry of a path that needs a key."""
 MAX_BODY = 64 * 2**10
+"""Maximum size of a body in bytes, if its path sets no other. It has room for one comment."""
 
 Model = TypeVar("Model", bound=BaseModel)
 

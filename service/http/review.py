@@ -11,23 +11,36 @@ from starlette.responses import Response
 
 from screening.task import OPTIONS
 from service.errors import LeaseLost, LeaseNotFound, ReviewConflict, ReviewNotFound
-from service.http.json_api import BODY_ERRORS, SECURED, json_answer, read_order, refuse_unprintable, service_of, takes
+from service.http.json_api import (
+    BODY_ERRORS,
+    MAX_BODY,
+    SECURED,
+    json_answer,
+    read_order,
+    refuse_unprintable,
+    service_of,
+    takes,
+)
 from service.http.openapi import problem_responses
 from service.http.review_access import lead_of, reviewer_of, store_of
 from service.http.review_bodies import (
     LeaseExtended,
-    LeaseOrder,
+    LeaseRequest,
     Leases,
-    ReviewOrder,
+    Review,
+    ReviewRequest,
     Reviews,
-    ReviewShown,
     ReviewStored,
 )
 from service.http.review_common import COMMON, PICTURE, send_picture
 from service.http.review_views import lease_shown, review_shown, stored_shown, submission_of
 from service.review import leases, reviews
+from service.schemas import MAX_COMMENT_BYTES
 
 router = APIRouter(prefix="/review", tags=["review"])
+
+_MAX_REVIEW = MAX_BODY + len(OPTIONS) * MAX_COMMENT_BYTES
+"""Maximum size of a review in bytes: it has a comment on each picture, and one on the task."""
 
 LeaseId = Annotated[str, Path(max_length=64, description="Id of the lease.")]
 ReviewId = Annotated[str, Path(max_length=36, description="Id of the review.")]
@@ -38,14 +51,14 @@ PictureNumber = Annotated[int, Path(ge=0, le=len(OPTIONS), description="0 for th
     "/leases",
     response_model=Leases,
     responses=problem_responses(*COMMON, *BODY_ERRORS),
-    openapi_extra=SECURED | takes(LeaseOrder),
+    openapi_extra=SECURED | takes(LeaseRequest),
     operation_id="lease_tasks",
     summary="Get tasks to work on",
     response_description="Up to `count` tasks.",
 )
 async def lease_tasks(request: Request) -> Response:
     person, store = reviewer_of(request), store_of(request)
-    order = await read_order(request, LeaseOrder)
+    order = await read_order(request, LeaseRequest)
     lease = partial(leases.lease, store.database, person.name, count=order.count, job=order.job)
     found, waiting = await store.ask(lease)
     return json_answer(Leases(leases=[lease_shown(one) for one in found], waiting=waiting))
@@ -73,7 +86,7 @@ async def get_leased_picture(request: Request, lease: LeaseId, number: PictureNu
     openapi_extra=SECURED,
     operation_id="extend_lease",
     summary="Extend a lease",
-    response_description="The lease goes on.",
+    response_description="The lease was extended.",
 )
 async def extend_lease(request: Request, lease: LeaseId) -> Response:
     person, store = reviewer_of(request), store_of(request)
@@ -105,14 +118,14 @@ async def skip_task(request: Request, lease: LeaseId) -> Response:
     status_code=201,
     responses=problem_responses(*COMMON, *BODY_ERRORS, LeaseNotFound, ReviewConflict)
     | {200: {"description": "The same review was stored before.", "model": ReviewStored}},
-    openapi_extra=SECURED | takes(ReviewOrder),
+    openapi_extra=SECURED | takes(ReviewRequest),
     operation_id="send_review",
     summary="Send a review",
     response_description="The review is stored.",
 )
 async def send_review(request: Request) -> Response:
     person, service, store = reviewer_of(request), service_of(request), store_of(request)
-    order = await read_order(request, ReviewOrder)
+    order = await read_order(request, ReviewRequest, max_bytes=_MAX_REVIEW)
     refuse_unprintable(order.lease)
     stored, is_new = await store.ask(partial(reviews.submit, store.database, submission_of(order), person.name))
     if is_new:
@@ -141,7 +154,7 @@ async def list_reviews(
 
 @router.get(
     "/reviews/{review}",
-    response_model=ReviewShown,
+    response_model=Review,
     responses=problem_responses(*COMMON, ReviewNotFound),
     openapi_extra=SECURED,
     operation_id="get_review",

@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from service.decisions.store import DecisionStore
 from service.errors import InsufficientScope, Unauthenticated
-from service.http.auth import LOCAL, authorize, has_scope, key_of, key_ring
+from service.http.auth import LOCAL, authorize, has_scope, key_of
 from service.http.json_api import service_of
 
 
@@ -22,7 +22,7 @@ class Reviewer:
 
 
 def reviewer_of(request: Request) -> Reviewer:
-    """The person who sends a request. A lead has the scope `admin`, or is the only user of a machine without such keys.
+    """The person who sends a request. A lead has the scope `admin`, or is the only user of a machine without keys.
 
     The station names in `X-Reviewer` the person for whom it was opened. All tabs of a browser share one cookie, so
     another person may have signed in since then. That person has no lease of the first one, and a station that is told
@@ -36,8 +36,7 @@ def reviewer_of(request: Request) -> Reviewer:
     page = request.headers.get("x-reviewer", name)
     if page != name:
         raise Unauthenticated(f"You are signed in as {name} now, and this page belongs to {page}. Sign in again.")
-    alone = key_of(request) is LOCAL and not key_ring(request).any_with("admin")
-    return Reviewer(name, is_lead=alone or has_scope(request, "admin"))
+    return Reviewer(name, is_lead=key_of(request) is LOCAL or has_scope(request, "admin"))
 
 
 def lead_of(request: Request) -> Reviewer:

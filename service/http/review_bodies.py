@@ -17,13 +17,13 @@ Severity = Annotated[int, Field(ge=1, le=3, strict=True)]
 Job = Literal["review", "label"]
 
 
-class Order(Documented):
+class RequestBody(Documented):
     """A request body; unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class LeaseOrder(Order):
+class LeaseRequest(RequestBody):
     """Request for tasks."""
 
     count: int = Field(1, ge=1, le=3, strict=True)
@@ -32,7 +32,7 @@ class LeaseOrder(Order):
     """`review`: decisions of the model. `label`: pictures without an answer. Null for either."""
 
 
-class DimensionShown(Documented):
+class ReviewDimension(Documented):
     """A way in which a picture can be wrong."""
 
     name: str
@@ -43,7 +43,7 @@ class DimensionShown(Documented):
     """What is wrong with such a picture."""
 
 
-class PictureShown(Documented):
+class ReviewPicture(Documented):
     """A picture of a task."""
 
     url: str
@@ -52,14 +52,14 @@ class PictureShown(Documented):
     """Its size."""
 
 
-class NumberedPicture(PictureShown):
+class NumberedPicture(ReviewPicture):
     """A generated picture of a task."""
 
     number: int
     """Its place on the page, 1 to 4."""
 
 
-class LeaseShown(Documented):
+class LeasedTask(Documented):
     """A task that you work on. Nothing in it reveals what the model answered or why the task exists."""
 
     lease: str
@@ -70,9 +70,9 @@ class LeaseShown(Documented):
     """End of the lease, in UTC, unless a heartbeat extends it."""
     seconds: int
     """Time in seconds until then."""
-    dimensions: list[DimensionShown]
+    dimensions: list[ReviewDimension]
     """The ways in which a picture can be wrong."""
-    original: PictureShown
+    original: ReviewPicture
     """The photo of the product."""
     pictures: list[NumberedPicture]
     """The generated pictures in the order of display."""
@@ -81,20 +81,20 @@ class LeaseShown(Documented):
 class Leases(Documented):
     """Leased tasks."""
 
-    leases: list[LeaseShown]
+    leases: list[LeasedTask]
     """The tasks; empty if there is none for you now."""
     waiting: int
     """Number of further tasks that you could get now; at most 1,000 are counted."""
 
 
 class LeaseExtended(Documented):
-    """The lease goes on."""
+    """The lease was extended."""
 
     expires_at: datetime
     """Its new end, in UTC."""
 
 
-class VerdictOrder(Order):
+class VerdictRequest(RequestBody):
     """What you say about one picture."""
 
     number: Number
@@ -107,7 +107,7 @@ class VerdictOrder(Order):
     """Free text. It may replace the dimensions if something else is wrong."""
 
     @model_validator(mode="after")
-    def _reasons(self) -> VerdictOrder:
+    def _reasons(self) -> VerdictRequest:
         if self.usable and self.dimensions:
             raise ValueError("dimensions: a usable picture has none")
         if not self.usable and not self.dimensions and not (self.comment or "").strip():
@@ -115,14 +115,14 @@ class VerdictOrder(Order):
         return self
 
 
-class ReviewOrder(Order):
+class ReviewRequest(RequestBody):
     """A review. The same `id` with the same content changes nothing."""
 
     id: UUID
     """A UUID that you made for this review."""
     lease: str = Field(min_length=1, max_length=64)
     """The lease of the task; for a correction, the one of the corrected review."""
-    verdicts: list[VerdictOrder] = Field(min_length=len(OPTIONS), max_length=len(OPTIONS))
+    verdicts: list[VerdictRequest] = Field(min_length=len(OPTIONS), max_length=len(OPTIONS))
     """One verdict for each of the four pictures."""
     best: Number | None = None
     """The best picture, where two or more are usable."""
@@ -134,7 +134,7 @@ class ReviewOrder(Order):
     """The earlier review that this one corrects."""
 
     @model_validator(mode="after")
-    def _complete(self) -> ReviewOrder:
+    def _complete(self) -> ReviewRequest:
         usable = {verdict.number for verdict in self.verdicts if verdict.usable}
         if {verdict.number for verdict in self.verdicts} != set(range(1, len(OPTIONS) + 1)):
             raise ValueError("verdicts: give one for each of the pictures 1 to 4")
@@ -154,7 +154,7 @@ class ModelPicture(Documented):
     """What the model found wrong."""
 
 
-class ModelShown(Documented):
+class ModelAnswer(Documented):
     """The model's answer, in displayed numbers."""
 
     choice: int | None
@@ -180,13 +180,13 @@ class ReviewStored(Documented):
     """Whether another person had the task when the review arrived. The review counts all the same."""
     letters: str
     """The order of display: `CADB` showed picture C as number 1."""
-    model: ModelShown | None
+    model: ModelAnswer | None
     """The model's answer; null for a labelling task."""
     agrees: bool | None
     """Whether you call the model's choice usable, or call none usable as the model does; null without an answer."""
 
 
-class VerdictShown(Documented):
+class StoredVerdict(Documented):
     """A stored verdict."""
 
     number: int
@@ -199,7 +199,7 @@ class VerdictShown(Documented):
     """Free text."""
 
 
-class ReviewShown(ReviewStored):
+class Review(ReviewStored):
     """A review as its author saw the task."""
 
     lease: str
@@ -218,15 +218,15 @@ class ReviewShown(ReviewStored):
     """Whether a later review corrects this one."""
     active_seconds: float
     """Time in seconds that the author worked on it."""
-    verdicts: list[VerdictShown]
+    verdicts: list[StoredVerdict]
     """One verdict for each picture."""
     best: int | None
     """The best picture."""
     comment: str | None
     """Free text."""
-    dimensions: list[DimensionShown]
+    dimensions: list[ReviewDimension]
     """The ways in which a picture can be wrong."""
-    original: PictureShown
+    original: ReviewPicture
     """The photo of the product."""
     pictures: list[NumberedPicture]
     """The generated pictures in the order of display."""
@@ -235,9 +235,9 @@ class ReviewShown(ReviewStored):
 class Reviews(Documented):
     """Reviews, newest first."""
 
-    reviews: list[ReviewShown]
+    reviews: list[Review]
     """The reviews."""
 
 
-BODIES: tuple[type[BaseModel], ...] = (LeaseOrder, ReviewOrder)
+BODIES: tuple[type[BaseModel], ...] = (LeaseRequest, ReviewRequest)
 """Request bodies, for the OpenAPI description."""

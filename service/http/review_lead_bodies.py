@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from service.http.moments import Moment
-from service.http.review_bodies import Job, Order
+from service.http.review_bodies import Job, RequestBody
 from service.schemas import Documented
 
 
-class TasksOrder(Order):
-    """Request to make tasks from kept decisions."""
+class TasksRequest(RequestBody):
+    """Request to make tasks from stored decisions."""
 
     count: int = Field(ge=1, le=100_000, strict=True)
     """Maximum number of tasks."""
@@ -121,7 +121,7 @@ class ExportPage(Documented):
     """Value of `cursor` for the next page; null on the last one."""
 
 
-class ExportOrder(Order):
+class ExportRequest(RequestBody):
     """Record of a snapshot."""
 
     digest: str = Field(min_length=1, max_length=80)
@@ -130,7 +130,7 @@ class ExportOrder(Order):
     """Ids of the tasks that it holds."""
 
     @model_validator(mode="after")
-    def _printable(self) -> ExportOrder:
+    def _printable(self) -> ExportRequest:
         if not all(text.isprintable() for text in (self.digest, *self.tasks)):
             raise ValueError("digest and tasks: control characters are not allowed")
         return self
@@ -143,7 +143,7 @@ class ExportNoted(Documented):
     """Its id."""
 
 
-class QueueShown(Documented):
+class QueueState(Documented):
     """The tasks with one reason, or all tasks."""
 
     open: int
@@ -156,7 +156,7 @@ class QueueShown(Documented):
     """Age in seconds of the oldest task that is not done; null if all are."""
 
 
-class ThroughputShown(Documented):
+class ReviewerThroughput(Documented):
     """Reviews of one person on one day."""
 
     day: str
@@ -169,7 +169,7 @@ class ThroughputShown(Documented):
     """Median time in seconds for a review."""
 
 
-class AgreementShown(Documented):
+class ReviewerAgreement(Documented):
     """How far two people agree."""
 
     dimension: str
@@ -188,7 +188,7 @@ class AgreementShown(Documented):
     """95 % bootstrap interval of AC1."""
 
 
-class AccuracyShown(Documented):
+class ModelAccuracy(Documented):
     """The model's accuracy, estimated from blind reviews."""
 
     reviewed: int
@@ -201,7 +201,7 @@ class AccuracyShown(Documented):
     """Share among the reviewed decisions. It is too low, because uncertain decisions are reviewed more often."""
 
 
-class GoldShown(Documented):
+class GoldResult(Documented):
     """Gold questions of one person."""
 
     reviewer: str
@@ -215,17 +215,17 @@ class GoldShown(Documented):
 class Statistics(Documented):
     """Numbers about the queue, the reviewers and the model."""
 
-    queue: dict[str, QueueShown]
+    queue: dict[str, QueueState]
     """By reason for leads; others get one entry, `all`, because a short queue would reveal the reason of a task."""
-    throughput: list[ThroughputShown]
+    throughput: list[ReviewerThroughput]
     """By day and reviewer."""
-    agreement: list[AgreementShown]
+    agreement: list[ReviewerAgreement]
     """On `usable` and on each dimension, from tasks that need two reviews."""
-    model: AccuracyShown
+    model: ModelAccuracy
     """The model's accuracy."""
-    gold: list[GoldShown] | None
+    gold: list[GoldResult] | None
     """Results of gold questions; null unless you are a lead."""
 
 
-BODIES: tuple[type[BaseModel], ...] = (TasksOrder, ExportOrder)
+BODIES: tuple[type[BaseModel], ...] = (TasksRequest, ExportRequest)
 """Request bodies, for the OpenAPI description."""

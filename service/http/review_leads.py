@@ -18,11 +18,11 @@ from service.http.review_common import COMMON, PICTURE, send_picture
 from service.http.review_lead_bodies import (
     ExportItem,
     ExportNoted,
-    ExportOrder,
     ExportPage,
+    ExportRequest,
     Statistics,
     TasksMade,
-    TasksOrder,
+    TasksRequest,
 )
 from service.review import export, statistics, tasks
 
@@ -56,15 +56,15 @@ async def review_statistics(
     response_model=TasksMade,
     status_code=201,
     responses=problem_responses(*COMMON, *BODY_ERRORS),
-    openapi_extra=SECURED | takes(TasksOrder),
+    openapi_extra=SECURED | takes(TasksRequest),
     operation_id="make_tasks",
-    summary="Make tasks from kept decisions, by quota",
+    summary="Make tasks from stored decisions, by quota",
     description="Needs an admin key.",
     response_description="The tasks are in the queue.",
 )
 async def make_tasks(request: Request) -> Response:
     person, store = lead_of(request), store_of(request)
-    order = await read_order(request, TasksOrder)
+    order = await read_order(request, TasksRequest)
     made = await store.ask(
         partial(
             tasks.make_tasks,
@@ -128,7 +128,7 @@ async def export_picture(
     response_model=ExportNoted,
     status_code=201,
     responses=problem_responses(*COMMON, *BODY_ERRORS, ReviewConflict),
-    openapi_extra=SECURED | takes(ExportOrder),
+    openapi_extra=SECURED | takes(ExportRequest),
     operation_id="note_export",
     summary="Record a snapshot, so that an erasure can name it",
     description="Needs an admin key. Refused if one of the tasks was erased meanwhile.",
@@ -136,6 +136,6 @@ async def export_picture(
 )
 async def note_export(request: Request) -> Response:
     person, store = lead_of(request), store_of(request)
-    order = await read_order(request, ExportOrder, max_bytes=_MAX_EXPORT)
+    order = await read_order(request, ExportRequest, max_bytes=_MAX_EXPORT)
     note = partial(export.note, store.database, caller=person.name, digest=order.digest, tasks=order.tasks)
     return json_answer(ExportNoted(id=await store.ask(note)), 201)

@@ -13,26 +13,26 @@ import sqlalchemy as sa
 
 from screening.task import DIMENSIONS, OPTIONS
 from service.http.review_bodies import (
-    DimensionShown,
-    LeaseShown,
+    LeasedTask,
+    ModelAnswer,
     ModelPicture,
-    ModelShown,
     NumberedPicture,
-    PictureShown,
-    ReviewOrder,
-    ReviewShown,
+    Review,
+    ReviewDimension,
+    ReviewPicture,
+    ReviewRequest,
     ReviewStored,
-    VerdictShown,
+    StoredVerdict,
 )
 from service.review import leases, reviews
 from service.review.consensus import Verdict
 from service.review.shown import is_right, model_answer, number_of
 
 
-def lease_shown(one: leases.Lease) -> LeaseShown:
+def lease_shown(one: leases.Lease) -> LeasedTask:
     """A lease as its holder sees it."""
     original, pictures = _pictures(f"/review/leases/{one.id}", one.pictures, one.display_order)
-    return LeaseShown(
+    return LeasedTask(
         lease=one.id,
         job=one.job,
         expires_at=one.until,
@@ -43,7 +43,7 @@ def lease_shown(one: leases.Lease) -> LeaseShown:
     )
 
 
-def submission_of(order: ReviewOrder) -> reviews.Submission:
+def submission_of(order: ReviewRequest) -> reviews.Submission:
     """A review as its author sent it."""
     by_number = {one.number: one for one in order.verdicts}
     verdicts = tuple(
@@ -68,7 +68,7 @@ def stored_shown(one: reviews.Stored) -> ReviewStored:
     if one.answer is not None:
         shown = model_answer(one.answer, order)
         pictures = [ModelPicture.model_validate(picture) for picture in shown.pictures]
-        model = ModelShown(
+        model = ModelAnswer(
             choice=shown.choice,
             acceptable=shown.acceptable,
             confidence=shown.confidence,
@@ -80,15 +80,15 @@ def stored_shown(one: reviews.Stored) -> ReviewStored:
     return ReviewStored(id=one.review.id, late=one.review.late, letters=order, model=model, agrees=agrees)
 
 
-def review_shown(one: reviews.Stored) -> ReviewShown:
+def review_shown(one: reviews.Stored) -> Review:
     """A review as its author saw the task."""
     row, order = one.review, one.review.display_order
     original, pictures = _pictures(f"/review/reviews/{row.id}", one.pictures, order)
     verdicts = [
-        VerdictShown(number=number, usable=verdict.usable, dimensions=verdict.dimensions, comment=verdict.comment)
+        StoredVerdict(number=number, usable=verdict.usable, dimensions=verdict.dimensions, comment=verdict.comment)
         for number, verdict in enumerate((one.verdicts[OPTIONS.index(letter)] for letter in order), 1)
     ]
-    return ReviewShown(
+    return Review(
         **stored_shown(one).model_dump(),
         lease=row.lease,
         job=one.job,
@@ -107,14 +107,14 @@ def review_shown(one: reviews.Stored) -> ReviewShown:
     )
 
 
-def _pictures(prefix: str, rows: Sequence[sa.Row[Any]], order: str) -> tuple[PictureShown, list[NumberedPicture]]:
+def _pictures(prefix: str, rows: Sequence[sa.Row[Any]], order: str) -> tuple[ReviewPicture, list[NumberedPicture]]:
     sizes = {row.position: row.bytes for row in rows}
     numbered = [
         NumberedPicture(number=number, url=f"{prefix}/pictures/{number}", bytes=sizes[OPTIONS.index(letter) + 1])
         for number, letter in enumerate(order, 1)
     ]
-    return PictureShown(url=f"{prefix}/pictures/0", bytes=sizes[0]), numbered
+    return ReviewPicture(url=f"{prefix}/pictures/0", bytes=sizes[0]), numbered
 
 
-def _dimensions() -> list[DimensionShown]:
-    return [DimensionShown(name=one.value, title=one.title, meaning=one.meaning) for one in DIMENSIONS]
+def _dimensions() -> list[ReviewDimension]:
+    return [ReviewDimension(name=one.value, title=one.title, meaning=one.meaning) for one in DIMENSIONS]

@@ -19,10 +19,10 @@ from service.http.session_token import COOKIE, SECONDS, issue
 
 router = APIRouter(prefix="/review/session", tags=["review"])
 
-_MAX_BODY = 4096
+_MAX_BODY = 16 * 2**10
 
 
-class SessionOrder(BaseModel):
+class SessionRequest(BaseModel):
     """Request to sign in."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -36,7 +36,7 @@ class SessionOrder(BaseModel):
     status_code=204,
     response_class=Response,
     responses=problem_responses(Unauthenticated, Forbidden, InsufficientScope, CrossOrigin, *BODY_ERRORS),
-    openapi_extra=takes(SessionOrder),
+    openapi_extra=takes(SessionRequest),
     operation_id="sign_in",
     summary="Sign in as a reviewer",
     description=f"Sets the cookie `{COOKIE}`, which ends after {SECONDS // 3600} hours, and earlier if the key is "
@@ -45,7 +45,7 @@ class SessionOrder(BaseModel):
 )
 async def sign_in(request: Request) -> Response:
     check_origin(request)
-    order = await read_order(request, SessionOrder, max_bytes=_MAX_BODY)
+    order = await read_order(request, SessionRequest, max_bytes=_MAX_BODY)
     key = admit(request, order.key.strip().encode(), "review")
     response = Response(status_code=204)
     response.set_cookie(COOKIE, issue(key, time.time()), max_age=SECONDS, **_attributes(request))

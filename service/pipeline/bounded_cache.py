@@ -101,5 +101,5 @@ class BoundedCache(Generic[Value]):
         self.bytes -= self._entries.pop(key).size
 
     def _show(self) -> None:
-        self._metrics.kept_entries.labels(self._kind).set(len(self._entries))
-        self._metrics.kept_bytes.labels(self._kind).set(self.bytes)
+        self._metrics.cache_entries.labels(self._kind).set(len(self._entries))
+        self._metrics.cache_bytes.labels(self._kind).set(self.bytes)

@@ -45,7 +45,7 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m service review", description="Make work for reviewers.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    queue = commands.add_parser("queue", parents=[common], help="make tasks from kept decisions, by quota")
+    queue = commands.add_parser("queue", parents=[common], help="make tasks from stored decisions, by quota")
     queue.add_argument("--count", type=_count, required=True, metavar="N", help="maximum number of tasks")
     queue.add_argument(
         "--since", type=_moment, metavar="TIME",

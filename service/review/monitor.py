@@ -20,7 +20,7 @@ async def watch_queue(store: DecisionStore, metrics: Metrics) -> None:
         try:
             found = await store.ask(partial(queue, store.database, by_reason=True))
         except DecisionsUnavailable:
-            pass  # the writer logs and counts this
+            pass  # `ask` has logged the cause
         else:
             metrics.review_queue.clear()  # a reason without tasks must not keep its last values
             metrics.review_queue_age.clear()

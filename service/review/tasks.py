@@ -1,4 +1,4 @@
-"""Makes review tasks from kept decisions, by quota.
+"""Makes review tasks from stored decisions, by quota.
 
 A run looks at the decisions of a period, by default those since `OVERLAP` before the end of the last run, and divides
 its number of tasks by `QUOTAS`. Within each reason it draws at random: it takes the decisions whose SHA-256 of seed,

@@ -22,6 +22,7 @@ from service.checkpoints.served import ServedCheckpoint
 from service.config.settings import Settings
 from service.decisions.errors import DatabaseError, PictureStoreError
 from service.engines.protocol import Engine
+from service.http.auth import needs_no_sign_in
 from service.http.keys import KeysFileError
 from service.logs import log
 from service.server.draining_server import ConnectionLimits, DrainingServer
@@ -58,6 +59,9 @@ def _warn_if_open(settings: Settings, listening: Sequence[socket.socket]) -> Non
     if not settings.needs_key and not all(ip_address(host).is_loopback for host in hosts):
         text = "no API keys are set, so anyone who can reach the service may call /screen"
         log(LOGGER, logging.WARNING, text, hosts=hosts, remedy="set --api-keys or --keys-file, or listen on 127.0.0.1")
+    if needs_no_sign_in(settings):
+        text = "no keys are set, so everyone on this machine may review as 'local', without signing in"
+        log(LOGGER, logging.WARNING, text, hosts=hosts, remedy="set --keys-file before a proxy forwards to it")
 
 
 def _run(settings: Settings, engine: Engine, listening: Sequence[socket.socket], caches: Path | None) -> int:

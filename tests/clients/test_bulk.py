@@ -6,14 +6,17 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, closing
+from io import BytesIO
 from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from screening_client import AsyncClient, Client, Completed, InputError, InvalidRequest, Screening, ScreenRequest
 from screening_client.bulk_threads import as_completed
 from screening_client.pace import Run
+from screening_client.pictures import picture_bytes
 
 TWINS = pytest.mark.parametrize("twin", ["sync", "async"])
 
@@ -104,6 +107,37 @@ def test_unusable_options_are_refused_before_anything_is_taken(server: Any, twin
     with pytest.raises(InputError):
         run(twin, server.url, requests, **options)
     assert next(requests) is None
+
+
+@pytest.mark.slow
+@TWINS
+def test_requests_may_share_a_pil_image_that_is_not_decoded_yet(server: Any, question: Any, twin: str) -> None:
+    """Pillow decodes it at its first use, in pieces, and other threads come in between."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    jpeg = BytesIO()
+    Image.effect_noise((640, 512), 100).convert("RGB").save(jpeg, format="JPEG", quality=95, exif=exif)
+    assert len(jpeg.getvalue()) > 300 * 1024
+    whole = picture_bytes(Image.open(BytesIO(jpeg.getvalue())), "original")
+    requests = several(question | {"original": Image.open(BytesIO(jpeg.getvalue()))}, 8)
+    run(twin, server.url, requests, concurrency=8)
+    assert [whole in received.body for received in server.received] == [True] * 8
+
+
+class RemoteFile(BytesIO):
+    """A file object on which other threads get their turn between `seek` and `read`."""
+
+    def seek(self, position: int, whence: int = 0, /) -> int:
+        moved = super().seek(position, whence)
+        threading.Event().wait(0.02)
+        return moved
+
+
+@TWINS
+def test_requests_may_share_a_file_object(server: Any, question: Any, twin: str) -> None:
+    with RemoteFile(question["original"]) as file:
+        run(twin, server.url, several(question | {"original": file}, 8), concurrency=8)
+    assert [question["original"] in received.body for received in server.received] == [True] * 8
 
 
 def test_an_error_does_not_wait_for_others_retry_after(server: Any, question: Any) -> None:

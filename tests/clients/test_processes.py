@@ -153,6 +153,30 @@ with httpx.Client() as http:
     print(wrong_answers(client, "parent"), codes(children), wrong_answers(client, "after", 2))
 """
 
+FORKED_WHILE_A_FILE_IS_READ = """
+import signal
+from io import BytesIO
+
+reading, children_ended = threading.Event(), threading.Event()
+class Slow(BytesIO):
+    def read(self, size=-1):
+        reading.set()
+        children_ended.wait()
+        return super().read(size)
+def wrong(original):
+    mine = {"who": os.getpid()}
+    return int(client.screen(original=original, generated=PICTURES[1:], metadata=mine).metadata != mine)
+def child():
+    signal.alarm(60)  # a child that waits for a lock of the parent's thread would wait for ever
+    return wrong(BytesIO(PICTURES[0]))
+with Client(base_url=URL, max_retries=0) as client, ThreadPoolExecutor(1) as pool:
+    asked = pool.submit(wrong, Slow(PICTURES[0]))
+    reading.wait()
+    exits = codes([fork(child) for _ in range(CHILDREN)])
+    children_ended.set()
+    print(asked.result(), exits, wrong_answers(client, "after", 2))
+"""
+
 
 def run_forking(program: str, *arguments: str) -> str:
     done = subprocess.run(
@@ -178,6 +202,7 @@ def pictures(five: tuple[bytes, ...], tmp_path_factory: pytest.TempPathFactory) 
         pytest.param(FORKED_FROM_A_CHILD, id="from-a-child"),
         pytest.param(FORKED_BEFORE_USE, id="before-use"),
         pytest.param(FORKED_DURING_REQUESTS, id="during-requests"),
+        pytest.param(FORKED_WHILE_A_FILE_IS_READ, id="while-a-file-is-read"),
         pytest.param(CHILDREN_CLOSE_THEIR_CLIENT, id="children-close"),
         pytest.param(POOL_OF_PROCESSES, id="pool"),
         pytest.param(ASYNCHRONOUS, id="asyncio"),

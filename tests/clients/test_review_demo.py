@@ -12,14 +12,13 @@ import httpx
 import pytest
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_examples_wait_for_review_and_a_signal_ends_everything(repository, number):
+def _look_at_the_tasks(repository, number, *options):
+    """Start the demo, see a task of each product, and end the demo with a signal. Returns the address of its page."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     program = repository / "clients" / "python" / "examples" / "review_demo.py"
-    command = [sys.executable, "-u", str(program), "--engine", "scripted", "--port", str(port)]
+    command = [sys.executable, "-u", str(program), "--engine", "scripted", "--port", str(port), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
         assert demo.stdout is not None
         printed = ""
@@ -31,8 +30,22 @@ def test_the_examples_wait_for_review_and_a_signal_ends_everything(repository, n
         _, err = demo.communicate(timeout=120)
     assert page.status_code == 200 and "<b>10</b> tasks wait" in page.text
     assert demo.returncode == 0, err
+    return url
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_examples_wait_for_review_and_a_signal_ends_everything(repository, number):
+    url = _look_at_the_tasks(repository, number)
     with pytest.raises(httpx.TransportError):
         httpx.get(url)
+
+
+@pytest.mark.slow
+def test_the_tasks_are_made_once_even_if_the_first_start_was_interrupted(repository, tmp_path):
+    (tmp_path / "decisions.db").touch()  # what the first start leaves if it ends before the tasks are made
+    for _ in range(2):
+        _look_at_the_tasks(repository, signal.SIGINT, "--keep", str(tmp_path))
 
 
 @pytest.mark.slow

@@ -162,7 +162,7 @@ def digest_of(out: Path) -> str:
 
 def small_recipe(path: Path) -> str:
     stage = "{epochs: 1, batch_size: 8, learning_rate: 0.001, captions: false}"
-    path.write_text(f"name: small\nprompt: compact\nmax_tokens_cot: 160\nsft_weak: {stage}\nsft_answer: {stage}\n")
+    path.write_text(f"name: small\nprompt: compact\nmax_tokens_cot: 256\nsft_weak: {stage}\nsft_answer: {stage}\n")
     return str(path)
 
 

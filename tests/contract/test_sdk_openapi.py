@@ -180,7 +180,7 @@ def test_calls_of_decisions_are_those_of_the_service(openapi: dict[str, Any]) ->
     for call, path in calls:
         assert call.path == path.format(decision="scr_1", position=4)
         assert str(call.expected) in openapi["paths"][path][call.method.lower()]["responses"]
-    order = openapi["components"]["schemas"]["FeedbackOrder"]["properties"]
+    order = openapi["components"]["schemas"]["FeedbackRequest"]["properties"]
     assert feedback.body is not None and set(feedback.body) == set(order)
     assert set(order["kind"]["enum"]) == set(get_args(FeedbackKind))
     assert re.fullmatch(order["options"]["pattern"], feedback.body["options"])

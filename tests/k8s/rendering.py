@@ -23,7 +23,7 @@ Resource = dict[str, Any]
 OVERLAYS = tuple(sorted(path.name for path in (K8S / "overlays").iterdir()))
 RENDERED = [
     *((overlay,) for overlay in OVERLAYS),
-    ("production", "decisions", "decisions-database", "review"),
+    ("production", "decisions", "decisions-database", "picture-hosts", "review"),
     *(("production", component) for component in ("multi-node-trainjob", "multi-node-jobset", "spare-gpu", "tracing")),
 ]
 """Every overlay, and the components that no overlay has. Together they hold every component."""

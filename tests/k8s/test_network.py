@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
 import pytest
 
 from service.app import create_app
+from service.config.address_guard import may_connect
+from service.config.picture_hosts import picture_host
 from service.config.settings import Settings
 from service.config.traces_endpoint import traces_endpoint
 from service.engines.scripted_engine import ScriptedEngine
@@ -157,6 +160,29 @@ def test_traces_go_where_the_network_policy_lets_them(monkeypatch: pytest.Monkey
     assert address.port in {port["port"] for port in rule["ports"]}
     namespace = rule["to"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
     assert f".{namespace}.svc" in str(address.hostname)
+
+
+def test_pictures_are_fetched_from_the_internet_and_not_from_the_cluster() -> None:
+    resources = render("production", "picture-hosts")
+    policy = one(resources, "NetworkPolicy", "to-picture-hosts")["spec"]
+    service = one(resources, "Deployment", "screening")["spec"]["template"]
+    assert selected(resources, policy["podSelector"]) == [service] and policy["policyTypes"] == ["Egress"]
+    (rule,) = policy["egress"]
+    variables = environment(resources, service["spec"]["containers"][0], secrets(resources))
+    hosts = [picture_host(entry) for entry in variables["SCREENING_PICTURE_HOSTS"].split(",")]
+    assert {port["port"] for port in rule["ports"]} == {host.port for host in hosts}
+
+    def reaches(address: str) -> bool:
+        return any(
+            ip_address(address) in ip_network(peer["ipBlock"]["cidr"])
+            and not any(ip_address(address) in ip_network(one) for one in peer["ipBlock"].get("except", ()))
+            for peer in rule["to"]
+        )
+
+    for address in ("8.8.8.8", "172.32.0.1", "2606:4700::1111"):
+        assert reaches(address) and may_connect(address), address
+    for address in ("10.1.2.3", "172.20.0.1", "192.168.1.1", "100.64.0.1", "169.254.169.254", "fd00::1", "fe80::1"):
+        assert not reaches(address) and not may_connect(address), address
 
 
 def test_the_ingress_routes_nothing_but_the_screening() -> None:

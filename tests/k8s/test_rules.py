@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from service.metrics import Metrics
-from tests.k8s.rendering import K8S, one, program, render
+from tests.k8s.rendering import K8S, RENDERED, of_kind, one, program, render
 
 MONITORING = K8S / "monitoring"
 TESTS = sorted((MONITORING / "tests").glob("*.yaml"))
@@ -82,6 +82,25 @@ def test_every_alert_has_its_section_in_the_runbook(repository: Path, rule: dict
 def test_the_runbook_has_no_section_without_an_alert(repository: Path) -> None:
     sections = re.findall(r"^## (Screening\w+)$", (repository / "docs" / "runbook.md").read_text(), re.MULTILINE)
     assert sorted(sections) == sorted(rule["alert"] for rule in ALERTS)
+
+
+@pytest.mark.slow
+def test_every_scheduled_job_has_alerts_for_failures_and_for_a_long_time_without_success() -> None:
+    scheduled = {
+        job["metadata"]["name"]
+        for rendered in RENDERED
+        for job in of_kind(render(*rendered), "CronJob")
+        if not job["spec"].get("suspend", False)
+    }
+    assert {"screening-retrain", "screening-prune", "screening-review-queue"} <= scheduled
+    for metric, label, suffix in (
+        ("kube_job_status_failed", "job_name", "-29384750"),
+        ("kube_cronjob_status_last_successful_time", "cronjob", ""),
+    ):
+        selector = re.compile(rf'{metric}\{{{label}=~?"([^"]+)"\}}')
+        patterns = [pattern for rule in ALERTS for pattern in selector.findall(rule["expr"])]
+        missed = {name for name in scheduled if not any(re.fullmatch(pattern, name + suffix) for pattern in patterns)}
+        assert not missed, metric
 
 
 def _texts_of_the_service() -> set[str]:
@@ -173,6 +192,12 @@ def test_the_first_event_of_a_kind_is_an_increase() -> None:
     }
     assert ("screening_swaps_total", "rolled_back") in watched
     assert watched <= from_the_start
+
+
+def test_a_share_of_the_outputs_exists_before_the_first_readable_one() -> None:
+    """The divisor adds readable and unreadable outputs. It has no value while either has no series."""
+    exposed = {sample.name for family in Metrics().registry.collect() for sample in family.samples}
+    assert {"screening_choices_total", "screening_unreadable_answers_total"} <= exposed
 
 
 def test_the_latency_alert_has_buckets_around_its_threshold() -> None:

@@ -1,4 +1,4 @@
-"""A service whose engine can be killed, without an engine: two processes with the titles of vLLM's, and rebuilding.
+"""A service whose engine can be killed, without an engine: two processes with the titles of vLLM's, and restarting.
 
     python mortal_service.py FAULT --port PORT and options that it ignores
 
@@ -20,16 +20,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from service.schemas import ScreenAnswer
 
 TITLES = ("VLLM::EngineCore", "VLLM::Worker")
-REBUILD_SECONDS = 0.3
+RESTART_SECONDS = 0.3
 ANSWER = ScreenAnswer.model_config["json_schema_extra"]["example"]
 
 
 class Engine:
-    """Rebuilds itself in a thread."""
+    """Restarts itself in a thread."""
 
     def __init__(self, fault: str) -> None:
         self.fault = fault
-        self.rebuilt = 0
+        self.restarted = 0
         self.processes = self._made()
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -46,7 +46,7 @@ class Engine:
 
     @property
     def failing(self) -> bool:
-        return self.fault == "failing" and self.rebuilt > 0
+        return self.fault == "failing" and self.restarted > 0
 
     @property
     def alive(self) -> bool:
@@ -56,14 +56,14 @@ class Engine:
         while True:
             time.sleep(0.05)
             if not self.alive:
-                time.sleep(REBUILD_SECONDS)
+                time.sleep(RESTART_SECONDS)
                 old, new = self.processes, self._made()
                 if self.fault != "orphan":
                     for process in old:
                         process.kill()
                         process.wait()
                 self.processes = new
-                self.rebuilt += 1
+                self.restarted += 1
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -221,8 +221,8 @@ def test_sound_swaps_pass(swap_run, capsys) -> None:
     digests = Counter(line["digest"] for line in found.lines("requests.jsonl") if line["stage"] == "load")
     assert len(digests) == 2
     swaps = [event for event in found.lines("events.jsonl") if event["kind"] == "swap"]
-    assert {event["how"] for event in swaps} == {"in place"}
-    assert min(event["closed_ms"] for event in swaps) > 20  # the reload takes 30
+    assert {event["how"] for event in swaps} == {"in_place"}
+    assert min(event["pause_ms"] for event in swaps) > 20  # the reload takes 30
     assert files(found.directory) >= PLOTS | {"memory.png", "service.log", "restarted.log"}
     assert "pass  answers of mixed weights" in capsys.readouterr().out
 
@@ -280,9 +280,9 @@ def test_an_idle_swap_is_taken_apart(parse, left, tmp_path, capsys) -> None:
     assert idle_swap.run(args) == 0
     found = left(tmp_path / "run")
     swaps = [event for event in found.lines("events.jsonl") if event["kind"] == "swap"]
-    assert [event["how"] for event in swaps] == ["in place"] * 3
+    assert [event["how"] for event in swaps] == ["in_place"] * 3
     for event in swaps:
-        assert 25 < event["load_ms"] <= event["load_ms"] + event["proof_ms"] <= event["closed_ms"]
+        assert 25 < event["load_ms"] <= event["load_ms"] + event["verify_ms"] <= event["pause_ms"]
     shown = capsys.readouterr().out
     assert "restart time / swap pause" in shown
     assert "nan" not in shown

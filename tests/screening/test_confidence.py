@@ -117,6 +117,20 @@ def test_log_probabilities_of_nan_give_no_confidence() -> None:
     assert decide(read(steps, Mode.DIRECT), steps, WATCHED, UNCALIBRATED).confidence == 0.0
 
 
+@pytest.mark.parametrize(("first", "second"), [(math.nan, 0.9), (0.9, math.nan)])
+def test_a_verdict_of_nan_gives_no_confidence_wherever_it_stands(first: float, second: float) -> None:
+    verdicts = {"A": ("normal", first), "B": ("normal", second), "C": ("shadow", 0.1), "D": ("shadow", 0.1)}
+    steps = thought(verdicts, "AB")
+    judgement = decide(read(steps, Mode.COT), steps, WATCHED, UNCALIBRATED)
+    assert (judgement.source, judgement.confidence) == (Source.NOWHERE, 0.0)
+
+
+def test_none_after_verdicts_of_nan_has_no_confidence() -> None:
+    steps = thought(dict.fromkeys("ABCD", ("shadow", math.nan)), "N")
+    judgement = decide(read(steps, Mode.COT), steps, WATCHED, UNCALIBRATED)
+    assert (judgement.source, judgement.confidence) == (Source.NOWHERE, 0.0)
+
+
 def test_a_picture_and_none_have_curves_of_their_own() -> None:
     halved = Curve(slope=1.0, intercept=-math.log(4))
     calibration = Calibration(option=halved, none=Curve(knots=((-15.0, 0.499999), (15.0, 0.500001))))

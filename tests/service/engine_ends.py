@@ -15,7 +15,7 @@ import psutil
 from screening.runtime.process_reaper import SHARED_MEMORY, ProcessReaper
 from tests.processes import descendants, runs
 
-REBUILD_SECONDS = 400
+RESTART_SECONDS = 400
 """Alone on two cores it takes 20 seconds."""
 
 
@@ -50,8 +50,8 @@ def hurt_and_check(
 ) -> None:
     """Send a signal to a process of a busy engine, and check that the service restarts the engine and loses nothing."""
     cause = "died" if blow == signal.SIGKILL else "hung"
-    rebuilt = f'screening_engine_rebuilds_total{{cause="{cause}",result="ok"}}'
-    rebuilds = process.metric(rebuilt)
+    metric = f'screening_engine_restarts_total{{cause="{cause}",result="ok"}}'
+    restarts = process.metric(metric)
     old, memory = descendants(process.popen.pid, "VLLM::"), shared_memory(process.popen.pid)
     (victim,) = descendants(process.popen.pid, title)
     callers = Callers(process, make_sample, 12)
@@ -61,7 +61,7 @@ def hurt_and_check(
         assert isinstance(answer, httpx.Response), answer
         assert answer.status_code in (200, 503), answer.text
         assert answer.status_code == 200 or int(answer.headers["retry-after"]) >= 1
-    wait_until(lambda: process.metric(rebuilt) == rebuilds + 1, seconds=REBUILD_SECONDS)
+    wait_until(lambda: process.metric(metric) == restarts + 1, seconds=RESTART_SECONDS)
     assert httpx.get(f"{process.base_url}/livez").status_code == 200
     process.wait_ready()
     assert not [pid for pid in old if runs(pid)]
@@ -81,7 +81,7 @@ class Callers:
 
     def _call(self, base_url: str, sample: Any) -> None:
         try:
-            self.answers.append(httpx.post(f"{base_url}/screen", json=sample.json(), timeout=REBUILD_SECONDS))
+            self.answers.append(httpx.post(f"{base_url}/screen", json=sample.json(), timeout=RESTART_SECONDS))
         except httpx.TransportError as error:
             self.answers.append(error)
 

@@ -69,7 +69,7 @@ def make_checkpoint(directory: Path, tiles: int = 1) -> Path:
         version="start",
         prompt=COMPACT,
         image=ImageContract(size=64, tokens_per_picture=architecture.tokens_per_picture, max_patches=tiles),
-        decoding=Decoding(max_tokens_cot=160),
+        decoding=Decoding(max_tokens_cot=256),
     )
     return directory
 

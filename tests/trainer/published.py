@@ -11,8 +11,16 @@ from typing import Any
 from PIL import Image
 
 from screening.answer import Finding, Mode, compose, parse, render
-from screening.checkpoint.manifest import Decoding, ImageContract, Manifest, write_manifest
+from screening.checkpoint.manifest import (
+    Decoding,
+    ImageContract,
+    Manifest,
+    read_manifest,
+    store_manifest,
+    write_manifest,
+)
 from screening.checkpoint.probes import Probe, Probes
+from screening.checkpoint.seal import sealed
 from screening.prompt import COMPACT
 from screening.task import NONE, OPTIONS, Dimension
 from trainer.data_directory import data_digest, read_samples
@@ -53,13 +61,24 @@ def make_data(directory: Path, count: int = 200) -> Path:
 
 
 def make_checkpoint(directory: Path, weights: str, *, proved: bool = True, **fields: Any) -> Manifest:
-    """A complete published directory, without the model."""
+    """A complete published directory, sealed as `publish` does, without the model."""
     directory.mkdir(parents=True)
     (directory / "model.safetensors").write_text(weights)
     probe = Probe(seed=0, mode=Mode.COT, answer="x", logprobs=(-1.0,))
     probes = Probes(questions=(probe,), tolerance=0.1) if proved else None
     fields = {"name": "test", "version": weights, "prompt": COMPACT, "decoding": Decoding()} | fields
-    return write_manifest(directory, image=ImageContract(size=32, tokens_per_picture=4), probes=probes, **fields)
+    fields |= {"image": ImageContract(size=32, tokens_per_picture=4), "probes": probes}
+    manifest = sealed(write_manifest(directory, **fields))
+    store_manifest(manifest, directory)
+    return manifest
+
+
+def loosen(directory: Path) -> None:
+    """Change the tolerance of a checkpoint's probes by hand, under the old seal. The digest stays."""
+    manifest = read_manifest(directory)
+    assert manifest.probes is not None
+    probes = manifest.probes.model_copy(update={"tolerance": 0.5})
+    store_manifest(manifest.model_copy(update={"probes": probes}), directory)
 
 
 def make_prober(logprob: float = -1.0) -> Prober:

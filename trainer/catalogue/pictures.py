@@ -12,6 +12,7 @@ from screening.images import ImageLimits, Picture, accept, check_total
 from screening.inference.pictures import Prepared, prepare
 from trainer.catalogue.rejects import Reason, Rejected
 from trainer.catalogue.sources import PICTURES
+from trainer.data_directory import picture_path
 
 LIMITS = ImageLimits()
 URL_SCHEMES = ("https", "http", "s3", "gs", "az", "abfs", "hf")
@@ -62,7 +63,7 @@ def _bytes(cell: object, base: Path, name: str) -> bytes:
         kind = type(cell).__name__
         raise Rejected(Reason.WRONG_TYPE, f"the picture is {kind}; it must be bytes or the path of a file", name)
     try:
-        return _read_url(cell) if "://" in cell else _read_file(base / cell)
+        return _read_url(cell) if "://" in cell else _read_file(picture_path(base, cell))
     except Exception as error:  # fsspec's kinds of storage raise the errors of many libraries
         reason = getattr(error, "strerror", None) or error
         raise Rejected(Reason.PICTURE_NOT_FOUND, f"{cell[:500]} cannot be read: {reason}", name) from error

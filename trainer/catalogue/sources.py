@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,17 +66,13 @@ def find_files(data: Path, out: Path) -> list[InputFile]:
         out: directory for the converted form of a JSON-lines file; it exists.
 
     Raises:
-        CatalogueError: there is no input, or a file is not a Parquet file.
+        CatalogueError: there is no input, a file is not a Parquet file, or a folder cannot be read.
     """
     lines = data / SAMPLES_NAME if (data / SAMPLES_NAME).is_file() else data
     if lines.suffix == ".jsonl":
         return [_converted(lines, out)]
     if data.is_dir():
-        paths = sorted(
-            path
-            for path in data.rglob("*.parquet")
-            if not _is_hidden(path.relative_to(data)) and not path.resolve().is_relative_to(out.resolve())
-        )
+        paths = sorted(path for path in _parquet_files(data) if not path.resolve().is_relative_to(out.resolve()))
         if not paths:
             raise CatalogueError(f"{data} contains neither Parquet files (*.parquet) nor {SAMPLES_NAME}")
         return [_input_file(path, path.relative_to(data).as_posix(), path.parent) for path in paths]
@@ -127,6 +124,34 @@ def kept_names(columns: Sequence[str], keep: Collection[str] | None) -> list[str
     return [name for name in columns if name not in (*NEEDED, PROBLEM) and (keep is None or name in keep)]
 
 
+def _parquet_files(data: Path) -> Iterator[Path]:
+    """Yield the files below a directory whose names end in `.parquet`. Spark gives such names to directories, too.
+
+    Links to directories are followed, after all directories that are no links. So every directory is read once, and
+    links may point to each other.
+    """
+    seen: set[Path] = set()
+    waiting = deque([data])
+    while waiting:
+        folder = waiting.popleft()
+        if (real := folder.resolve()) in seen:
+            continue
+        seen.add(real)
+        try:
+            entries = sorted(folder.iterdir())
+        except OSError as error:
+            raise CatalogueError(
+                f"{folder} cannot be read ({error.strerror}). Make it readable or remove it"
+            ) from error
+        for path in entries:
+            if _is_hidden(path.name):
+                continue
+            if path.is_dir():
+                (waiting.append if path.is_symlink() else waiting.appendleft)(path)
+            elif path.suffix == ".parquet":
+                yield path
+
+
 def _input_file(path: Path, name: str, base: Path) -> InputFile:
     try:
         rows = pq.read_metadata(path).num_rows
@@ -152,9 +177,10 @@ def _row_groups(metadata: Any, first: int, count: int) -> tuple[list[int], int]:
     return groups, before
 
 
-def _is_hidden(path: Path) -> bool:
-    """Whether a file is one that Spark, Hive and interrupted writers leave beside the data."""
-    return any(part.startswith((".", "_")) for part in path.parts)
+def _is_hidden(name: str) -> bool:
+    """Whether Spark, Hive, interrupted writers or a file system (`lost+found`) leave a file or folder of this name
+    beside the data."""
+    return name.startswith((".", "_")) or name == "lost+found"
 
 
 def _converted(lines: Path, out: Path) -> InputFile:

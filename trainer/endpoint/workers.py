@@ -17,7 +17,8 @@ from trainer.endpoint.client import Completion, Endpoint
 from trainer.endpoint.errors import EndpointUnusable, Refused, Unanswered
 
 REFUSED_FROM_THE_START = 5
-"""Number of refusals before the first answer after which the endpoint is taken to refuse every request."""
+"""Number of refusals before the first answer after which the endpoint is taken to refuse every request, if one
+question is asked at a time. Each further worker adds one, because refusals arrive faster than answers."""
 
 
 class Named(Protocol):
@@ -55,15 +56,20 @@ class Outcome:
 class Workers:
     """Workers that ask one endpoint within the limits of one run."""
 
-    def __init__(self, endpoint: Endpoint, meter: Meter, concurrency: int) -> None:
+    def __init__(self, endpoint: Endpoint, meter: Meter, concurrency: int, *, answers: int) -> None:
+        """Prepare the workers without sending a request.
+
+        Args:
+            answers: number of answers of earlier runs; refusals do not count.
+        """
         self._endpoint = endpoint
         self._meter = meter
         self._concurrency = concurrency
-        self._answers = 0
+        self._answers = answers
         self._failures_in_a_row = 0
         self._unusable: EndpointUnusable | None = None
         self._held: list[tuple[Refused, Callable[[], None]]] = []
-        """Refusals before the first answer of this run, each with the function that records it."""
+        """Refusals before the first answer, each with the function that records it."""
 
     async def settle_all(self, items: Iterable[Item], settle: Callable[[Item], Awaitable[None]]) -> Outcome:
         """Settle every question, or as many as the limits and the endpoint allow.
@@ -123,6 +129,8 @@ class Workers:
     def refused(self, error: Refused, keep: Callable[[], None]) -> bool:
         """Record a refusal, but only after the endpoint has answered a request, since it may refuse every request.
 
+        An answer of an earlier run counts too. Otherwise a run that has only refused questions left could never end.
+
         Args:
             keep: records the refusal.
 
@@ -136,7 +144,7 @@ class Workers:
             keep()
             return True
         self._held.append((error, keep))
-        if len(self._held) >= REFUSED_FROM_THE_START:
+        if len(self._held) >= REFUSED_FROM_THE_START + self._concurrency - 1:
             raise self._refuses_everything()
         return False
 

@@ -62,7 +62,9 @@ def write_card(checkpoint: Path, evaluations: Sequence[Path]) -> None:
         if result.data.digest in manifest.selected_on:
             raise CardError(f"{directory} is an evaluation on data by which the checkpoint's weights were chosen")
         if result.data.digest in manifest.calibrated_on:
-            raise CardError(f"{directory} is an evaluation on data that the checkpoint's confidence was fitted on")
+            raise CardError(
+                f"{directory} is an evaluation on data that the checkpoint's confidence or its domain was fitted on"
+            )
         if result.data.evaluated < result.data.samples:
             raise CardError(f"{directory} is an evaluation of a part of the samples. Run it without --limit")
     if len({result.asked for result in results}) < len(results):

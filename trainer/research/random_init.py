@@ -1,4 +1,4 @@
-"""`python -m trainer untrained RECIPE`: write a complete checkpoint of a recipe's real size with random weights.
+"""`python -m trainer untrained RECIPE`: write a full-size checkpoint of a recipe with random weights.
 
 Its answers are meaningless, but it loads, swaps and uses memory and time like a trained one. So a machine, a service or
 a GPU can be tested before a model is downloaded or trained. Prompt, tokenizer and chat template come from another

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
 from multiprocessing.process import BaseProcess
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from screening.errors import UserError
 
@@ -26,20 +28,21 @@ def map_in_processes(work: Callable[[Item], Result], items: Iterable[Item], work
     """Call a function of a module with each item, in several processes. Yields the results in the order of the items.
 
     Args:
-        work: it, the items and the results are pickled.
+        work: it, the items and the results are pickled. Each process unpickles it once and keeps what it has loaded.
         workers: number of processes.
 
     Raises:
         UserError: a process was killed, for example because the memory was full.
         Exception: what `work` raises.
     """
+    pickled = pickle.dumps(work)
     # Spawned, not forked, because the caller may have threads.
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
     given: deque[Future[Result]] = deque()
     try:
         for item in items:
-            given.append(executor.submit(work, item))
+            given.append(executor.submit(_call, pickled, item))
             if len(given) == _AHEAD * workers:
                 yield given.popleft().result()
         while given:
@@ -52,6 +55,16 @@ def map_in_processes(work: Callable[[Item], Result], items: Iterable[Item], work
         # The executor's own thread cancels what waits. `executor.map` would cancel it in this thread: if a process has
         # died, the executor's thread can then end with an error in Python 3.11, and the other processes never end.
         executor.shutdown(cancel_futures=True)
+
+
+def _call(pickled: bytes, item: Any) -> Any:
+    return _unpickled(pickled)(item)
+
+
+@lru_cache(maxsize=1)
+def _unpickled(work: bytes) -> Callable[[Any], Any]:
+    loaded: Callable[[Any], Any] = pickle.loads(work)  # noqa: S301 - it comes from the main process
+    return loaded
 
 
 def _begin() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -10,10 +11,19 @@ from typing import Any
 import torch
 from accelerate.utils import is_peft_model
 from torch.distributed.fsdp import FSDPModule
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, Trainer
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
 
-from screening.checkpoint.manifest import Manifest
-from trainer.training.distributed import LaunchError, processes, told_by_first
+from screening.checkpoint.manifest import Manifest, verify
+from screening.errors import CheckpointDamaged
+from trainer.training.distributed import LaunchError, done_by_first, processes, told_by_first
 from trainer.training.efficiency import check_available
 from trainer.training.export import export_successor
 from trainer.training.lora.model import load_adapters, merged
@@ -21,7 +31,7 @@ from trainer.training.recipe.recipe import Recipe, RecipeError
 from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
 from trainer.training.saved_states import SavedStates, agreed_state
 from trainer.training.sharding import check_sharding, gathered, load_weights, prepare_sharding
-from trainer.training.tracking.callbacks import LogFile
+from trainer.training.tracking.callbacks import LogFile, logged
 from trainer.training.tracking.store import Store
 from trainer.training.tracking.tracker import Tracker, track
 from trainer.training.validation.data import Validation
@@ -48,6 +58,16 @@ class StrictResume(Validated, SavedStates):
             return
         saved = AutoModelForImageTextToText.from_pretrained(resume_from_checkpoint, dtype=target.dtype)
         load_weights(target, saved.state_dict())
+
+
+class OwnIntervals(TrainerCallback):
+    """Saves and logs as often as this process was told, also when it continues from a saved state.
+
+    transformers takes these numbers of steps from the state.
+    """
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        state.compute_steps(args, state.max_steps)
 
 
 def check_machine(section: str, settings: SftRecipe | HcmGrpoRecipe) -> None:
@@ -79,6 +99,8 @@ def train_to_end(
 ) -> Manifest:
     """Train, resuming from the newest complete state if there is one, and write OUT/checkpoint.
 
+    A finished checkpoint is kept, because it may have been calibrated and scored since. Its log is sent to the store.
+
     Args:
         checkpoint: the checkpoint that the training starts from.
         parent: its manifest.
@@ -89,6 +111,7 @@ def train_to_end(
         contract: fields of the manifest in which the checkpoint differs from its parent.
 
     Raises:
+        CheckpointUnavailable: OUT/checkpoint exists and cannot be read.
         LaunchError: the training was launched with DeepSpeed.
         RecipeError: the training took no step, changed no weight or ended in values that are not finite. Then no
             checkpoint is written.
@@ -97,13 +120,21 @@ def train_to_end(
         raise LaunchError("a training cannot use DeepSpeed. Launch without it, or with FSDP2 to divide the model")
     state = processes()
     with track(tracking, out, origin) as tracker:
+        if finished := done_by_first(lambda: finished_checkpoint(out, origin["stage"], parent), state):
+            tracker.checkpoint = finished.digest
+            tracker.record(logged(out))
+            state.print(
+                f"Already written to {out / 'checkpoint'}: {finished.name} {finished.version}, {finished.digest}"
+            )
+            return finished
+        trainer.add_callback(OwnIntervals())
         trainer.add_callback(LogFile(out, tracker))
         if validation:
             processor = AutoProcessor.from_pretrained(checkpoint)
             batch = trainer.args.per_device_train_batch_size
             add_validation(trainer, Scorer(validation, parent, processor, batch=batch))
         prepare_sharding(trainer)
-        _train(trainer, validation, tracker)
+        _train(trainer, out, validation, tracker)
         if validation:
             data = {**data, "validation": load_best(trainer, validation, state)}
         model = trained_model(trainer, checkpoint)
@@ -128,12 +159,34 @@ def train_to_end(
         return Manifest.model_validate_json(str(told_by_first(written, state)))
 
 
-def _train(trainer: Trainer, validation: Validation | None, tracker: Tracker) -> None:
+def finished_checkpoint(out: Path, stage: str, parent: Manifest) -> Manifest | None:
+    """The manifest of the checkpoint that an earlier process of this run wrote; None if it has to be written.
+
+    Args:
+        out: run directory, which belongs to this run.
+        stage: stage of the run.
+        parent: manifest of the checkpoint from which the run starts.
+
+    Raises:
+        CheckpointUnavailable: the checkpoint exists and cannot be read.
+    """
+    directory = out / "checkpoint"
+    if not directory.exists():
+        return None
+    try:
+        found = verify(directory)
+    except CheckpointDamaged as error:
+        print(f"warning: {error}. The checkpoint is written again, without calibration and scores", file=sys.stderr)
+        return None
+    return found if (found.version, found.parent) == (stage, parent.digest) else None
+
+
+def _train(trainer: Trainer, out: Path, validation: Validation | None, tracker: Tracker) -> None:
     """Train from the newest complete state. Nothing is trained if that state ended the training early."""
     resumed = agreed_state(Path(trainer.args.output_dir), processes())
     if validation and (ended := stopped_early(resumed, validation.settings)):
         trainer.state = ended
-        tracker.record(ended.log_history)
+        tracker.record(logged(out) or ended.log_history)
     else:
         trainer.train(resume_from_checkpoint=resumed)
 

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -45,7 +46,6 @@ def _demo(arguments: argparse.Namespace) -> NoReturn:
         folder = arguments.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="screening-review-")))
         folder.mkdir(parents=True, exist_ok=True)
         database = folder.resolve() / "decisions.db"
-        is_new = not database.exists()
         options = ["--review", "true", "--decisions", f"sqlite:///{database}", "--pictures", str(database.parent)]
         options += ["--engine", arguments.engine]
         if arguments.engine == "vllm":
@@ -54,26 +54,34 @@ def _demo(arguments: argparse.Namespace) -> NoReturn:
         service = stack.enter_context(
             started(options, repository=REPOSITORY, start_seconds=600, on_wait=lambda _: None, port=arguments.port)
         )
-        if is_new:
-            _make_tasks(service.url, products)
+        _make_tasks(service.url, products)
         print(f"\nReview at  {service.url}/review\n\nPress Ctrl-C to stop.", flush=True)
         code = service.process.wait()
         raise DemoFailed(f"the service ended with exit code {code}")
 
 
 def _make_tasks(url: str, products: Sequence[Product]) -> None:
-    """Screen the products, wait until the decisions are stored, and make a task of each."""
-    print(f"Screening {len(products)} example products …", flush=True)
-    with local_client(url) as client:
-        requests = [
-            ScreenRequest(original=one.original, generated=one.generated, metadata={"product": one.name})
-            for one in products
-        ]
-        client.screen_many(requests, concurrency=4)
+    """Screen the products, wait until the decisions are stored, and make a task of each; nothing if there are tasks."""
     with httpx.Client(base_url=url, trust_env=False) as http:
+        if _has_tasks(http):
+            return
+        print(f"Screening {len(products)} example products …", flush=True)
+        began = datetime.now(UTC)  # a start that was interrupted may have left decisions without tasks
+        with local_client(url) as client:
+            requests = [
+                ScreenRequest(original=one.original, generated=one.generated, metadata={"product": one.name})
+                for one in products
+            ]
+            client.screen_many(requests, concurrency=4)
         _wait(lambda: _stored(http) >= len(products))
-        answer = http.post("/review/tasks", json={"count": len(products), "reviews": 1})
-        answer.raise_for_status()
+        order = {"count": len(products), "reviews": 1, "since": began.isoformat()}
+        http.post("/review/tasks", json=order).raise_for_status()
+
+
+def _has_tasks(http: httpx.Client) -> bool:
+    statistics = http.get("/review/stats")
+    statistics.raise_for_status()
+    return bool(statistics.json()["queue"])
 
 
 def _stored(http: httpx.Client) -> float:

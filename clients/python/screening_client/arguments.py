@@ -61,9 +61,9 @@ def parser() -> argparse.ArgumentParser:
     _screen(commands.add_parser("screen", help="screen one product", description=about))
     _batch(commands.add_parser("batch", help="screen every line of a file; can be continued", description=_BATCH))
     about = "Reads and erases decisions that the service keeps. Needs a key with the scope feedback."
-    _decisions(commands.add_parser("decisions", help="read and erase kept decisions", description=about))
-    about = "Reports what became of a decision. Needs a key with the scope feedback."
-    _feedback(commands.add_parser("feedback", help="report what became of a decision", description=about))
+    _decisions(commands.add_parser("decisions", help="read and erase stored decisions", description=about))
+    about = "Adds feedback to a decision: what became of it. Needs a key with the scope feedback."
+    _feedback(commands.add_parser("feedback", help="add feedback to a decision: what became of it", description=about))
     about = "Checks whether the service is ready."
     _ready(commands.add_parser("ready", help="check whether the service is ready", description=about))
     return top

@@ -102,7 +102,7 @@ class AsyncClient:
 
     @property
     def decisions(self) -> AsyncDecisions:
-        """Kept decisions: `decisions.list(…)`, `get`, `picture`, `feedback` and `erase`."""
+        """Stored decisions: `decisions.list(…)`, `get`, `picture`, `feedback` and `erase`."""
         return AsyncDecisions(self)
 
     def with_options(

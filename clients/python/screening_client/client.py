@@ -101,7 +101,7 @@ class Client:
 
     @property
     def decisions(self) -> Decisions:
-        """Kept decisions: `decisions.list(…)`, `get`, `picture`, `feedback` and `erase`."""
+        """Stored decisions: `decisions.list(…)`, `get`, `picture`, `feedback` and `erase`."""
         return Decisions(self)
 
     def with_options(

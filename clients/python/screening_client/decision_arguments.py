@@ -28,7 +28,7 @@ def add_list(command: argparse.ArgumentParser) -> None:
         "--needs-review",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="only answers that ask for a person's look, or only the others; default: both",
+        help="only answers with needs_review set, or only the others; default: both",
     )
     command.add_argument("--product", metavar="TEXT", help="metadata.product of the request")
     command.add_argument("--caller", metavar="NAME", help="name of the key that asked")

@@ -1,4 +1,4 @@
-"""Kept decisions and their feedback, typed. Fields are those of docs/http-api.md; unknown ones stay in `raw`."""
+"""Stored decisions and their feedback, typed. Fields are those of docs/http-api.md; unknown ones stay in `raw`."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A kept decision."""
+    """A stored decision."""
 
     id: str
     """The `id` of its `Screening`."""

@@ -1,4 +1,4 @@
-"""`Client.decisions` and `AsyncClient.decisions`: kept decisions, their pictures, feedback and erasure.
+"""`Client.decisions` and `AsyncClient.decisions`: stored decisions, their pictures, feedback and erasure.
 
 A test holds that the signatures of the twins are the same.
 """
@@ -51,7 +51,7 @@ class Decisions:
             choice: the chosen picture, `N` for none.
             min_confidence: lowest confidence, 0 to 1.
             max_confidence: highest confidence, 0 to 1.
-            needs_review: whether the answer asked for a person's look.
+            needs_review: whether the answer has `needs_review` set.
             product: `metadata["product"]` of the request.
             caller: name of the key that asked.
             page_size: decisions of one request, 1 to 500.
@@ -106,7 +106,7 @@ class Decisions:
         comment: str | None = None,
         idempotency_key: str | None = None,
     ) -> Feedback:
-        """Say what became of a decision.
+        """Add feedback to a decision: what became of it.
 
         Args:
             kind: `shown`: the shop showed these pictures. `returned`: a customer returned the product because of these.
@@ -163,7 +163,7 @@ class AsyncDecisions:
             choice: the chosen picture, `N` for none.
             min_confidence: lowest confidence, 0 to 1.
             max_confidence: highest confidence, 0 to 1.
-            needs_review: whether the answer asked for a person's look.
+            needs_review: whether the answer has `needs_review` set.
             product: `metadata["product"]` of the request.
             caller: name of the key that asked.
             page_size: decisions of one request, 1 to 500.
@@ -220,7 +220,7 @@ class AsyncDecisions:
         comment: str | None = None,
         idempotency_key: str | None = None,
     ) -> Feedback:
-        """Say what became of a decision.
+        """Add feedback to a decision: what became of it.
 
         Args:
             kind: `shown`: the shop showed these pictures. `returned`: a customer returned the product because of these.

@@ -12,6 +12,8 @@ from typing import cast
 
 from PIL import ExifTags, Image, ImageChops, ImageCms
 
+from screening_client.read_lock import read_lock
+
 MAX_SIDE = 2048
 """Maximum length of the longer side in pixels. The supported models use at most 448 pixels."""
 MAX_BYTES = 6 * 1024 * 1024
@@ -43,10 +45,11 @@ def encode(image: Image.Image) -> bytes:
         ValueError: the image's mode or values have no defined colours.
         Exception: any error of a decoder, because PIL opens files lazily and a damaged file fails only here.
     """
-    image.load()
-    profile = image.info.get("icc_profile")
+    with read_lock():  # afterwards the image is only read, which threads may do at once
+        image.load()
+        profile = image.info.get("icc_profile")
+        turn = _TURNS.get(_orientation(image))
     flat = flatten(image, profile)
-    turn = _TURNS.get(_orientation(image))
     if turn is not None:
         flat = flat.transpose(turn)
     if not profile or profile[16:20] != _PROFILE_SPACES[flat.mode]:

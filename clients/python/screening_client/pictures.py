@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, cast
 
 from screening_client.errors import InputError
+from screening_client.read_lock import read_lock
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -99,8 +100,11 @@ def _read_file(file: Any, name: str) -> bytes:
     try:
         # Pipes and sockets are read from their current position. Minimal file objects may lack `seekable`.
         if hasattr(file, "seekable") and file.seekable():
-            file.seek(0)
-        data = file.read()
+            with read_lock():
+                file.seek(0)
+                data = file.read()
+        else:
+            data = file.read()
     except (OSError, ValueError) as error:  # ValueError: closed, or text that is not UTF-8
         raise InputError(f"{name}: the file object cannot be read: {error}") from error
     if not isinstance(data, bytes):

@@ -17,7 +17,7 @@ const showing = (scope, group, rows) => rows.map((row) => ({ scope, group, needs
 const chooseActions = [1, 2, 3, 4].map((number) => ({
   id: `select-${number}`,
   key: `${number}`,
-  title: `Choose picture ${number}`,
+  title: `Select picture ${number}`,
   run: (station) => station.select(number),
 }));
 
@@ -25,7 +25,9 @@ const dimensionActions = (dimensions) =>
   [...DIMENSION_KEYS].slice(0, dimensions.length).map((key, index) => ({
     id: `dimension-${dimensions[index].name}`,
     key,
-    title: `Wrong in ${dimensions[index].title}: once subtle (1), twice clear (2), three times gross (3), then none`,
+    title:
+      `Severity of ${dimensions[index].title}: press once for subtle (1), twice for clear (2), ` +
+      "three times for gross (3), once more to remove it",
     run: (station) => station.raiseSeverity(dimensions[index].name),
   }));
 
@@ -46,19 +48,19 @@ export function actionsFor(dimensions) {
       { id: "next", key: "j", title: "Next picture", run: (station) => station.step(1) },
       { id: "previous", key: "k", title: "Previous picture", run: (station) => station.step(-1) },
     ]),
-    ...judging("Verdict on the chosen picture", [
+    ...judging("Verdict on the selected picture", [
       { id: "usable", key: "a", title: "Usable", run: (station) => station.setUsable() },
       { id: "unusable", key: "x", title: "Not usable", run: (station) => station.setUnusable() },
       ...dimensionActions(dimensions),
       { id: "comment", key: "c", title: "Write a comment on it", run: (station) => station.focus("comment") },
-      { id: "best", key: "b", title: "Best of the usable pictures, or no longer", run: (station) => station.toggleBest() },
+      { id: "best", key: "b", title: "Mark or unmark as best", run: (station) => station.toggleBest() },
       { id: "clear", key: "Delete", title: "Remove the verdict", run: (station) => station.clearVerdict() },
     ]),
     ...judging("Looking", [
       {
         id: "compare",
         key: "o",
-        title: "Hold: lay the original over the chosen picture",
+        title: "Hold: overlay the original on the selected picture",
         run: (station) => station.panes.compare(station.selected),
         end: (station) => station.panes.endCompare(),
       },

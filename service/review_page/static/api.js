@@ -1,20 +1,29 @@
-/** Calls of the review API. Every failure becomes an ApiError, so that callers decide by its status alone. */
+/** Calls of the review API. Every failure becomes an ApiError, which says what callers need to know about it. */
 
 const TIMEOUT_MS = 30_000;
+const ERASED = ["urn:screening:problem:lease-not-found", "urn:screening:problem:review-not-found"];
 
 export class ApiError extends Error {
   /**
    * @param {number} status HTTP status; 0 if the service could not be reached
    * @param {string} detail sentence for the reviewer
+   * @param {string} type the problem's type; empty if the service did not answer itself
    */
-  constructor(status, detail) {
+  constructor(status, detail, type = "") {
     super(detail);
     this.status = status;
+    this.type = type;
   }
 
-  /** Whether the same call may succeed later without any change. */
+  /** Whether the service says that what the call is about does not exist any more. */
+  get erased() {
+    return ERASED.includes(this.type);
+  }
+
+  /** Whether the same call may succeed later without any change. Another 404 is that of a proxy, or of a wrong route. */
   get temporary() {
-    return this.status === 0 || this.status === 408 || this.status === 429 || this.status >= 500;
+    const { status } = this;
+    return status === 0 || status === 408 || status === 429 || status >= 500 || (status === 404 && !this.erased);
   }
 }
 
@@ -27,16 +36,17 @@ async function request(path, options = {}) {
   } catch {
     throw new ApiError(0, "The service cannot be reached.");
   }
-  if (!response.ok) throw new ApiError(response.status, await detailOf(response));
+  if (!response.ok) throw await errorOf(response);
   return response;
 }
 
-async function detailOf(response) {
+async function errorOf(response) {
+  const unexplained = `The service answered ${response.status}.`;
   try {
-    const problem = await response.json();
-    return problem.detail || problem.title;
+    const { detail, title, type } = await response.json();
+    return new ApiError(response.status, detail || title || unexplained, type);
   } catch {
-    return `The service answered ${response.status}.`;
+    return new ApiError(response.status, unexplained);
   }
 }
 

@@ -135,7 +135,7 @@ export class Queue {
       this.listener.reached();
     } catch (error) {
       if (error.temporary || error.status === 401) this.listener.failed(error);
-      else if (error.status === 404) this.erase(task);
+      else if (error.erased) this.erase(task);
       else this.lose(task);
     }
   }

@@ -187,7 +187,7 @@ export class Station {
 
   toggleBest() {
     const next = drafts.toggleBest(this.task.draft, this.selected);
-    if (next === this.task.draft) this.say("info", "The best picture is chosen among two or more usable ones.");
+    if (next === this.task.draft) this.say("info", "Mark at least two pictures usable before you choose the best.");
     this.edit(next);
   }
 
@@ -318,7 +318,7 @@ export class Station {
 
   refused(entry, error) {
     if (this.last?.body.id === entry.body.id) this.setLast(null);
-    if (error.status === 404) return this.say("info", "The last task was erased before your review arrived.");
+    if (error.erased) return this.say("info", "The last task was erased before your review arrived.");
     this.queue.unshift({ ...entry.task, draft: drafts.refusedOf(entry.task.draft, error.status), beatAt: 0 });
     this.say("error", `The service refused the review, which is open again: ${error.message}`);
   }

@@ -255,7 +255,7 @@ function Help({ station }) {
     <header><h2 id="help-title">Keys and gestures</h2><button type="button" onClick=${() => station.close()}>Close</button></header>
     <p>
       <label><input type="checkbox" checked=${station.singleKeys} onChange=${(event) => station.setSingleKeys(event.target.checked)} />
-        Use keys that are a single character. Switch this off if you dictate, or press keys by accident.</label>
+        Use single-character shortcuts. Switch this off if you dictate, or press keys by accident.</label>
     </p>
     <div class="groups">
       ${[...groups].map(
@@ -271,7 +271,7 @@ function Help({ station }) {
       )}
     </div>
     <p>Mouse and touch: the wheel or two fingers zoom, dragging moves, a double click shows the spot large, and a long
-      press on a picture lays the original over it. No key acts while you write a comment, except Esc, which leaves it.</p>
+      press on a picture overlays the original on it. No key acts while you write a comment, except Esc, which leaves it.</p>
   </dialog>`;
 }
 
@@ -283,7 +283,7 @@ function Answer({ station, last }) {
       <${Do} station=${station} id="keep" autofocus class="submit">Keep my verdict</>
       <${Do} station=${station} id="change">Change my verdict</>
     </header>
-    <p>${chosen(model)} Confidence ${Math.round(model.confidence * 100)} %${model.needs_review ? ", below the threshold for review" : ""}.</p>
+    <p>${chosen(model)} Confidence ${Math.round(model.confidence * 100)} %${model.needs_review ? "; the answer needs review" : ""}.</p>
     <div class="cards">
       ${[0, 1, 2, 3, 4].map((number) => html`<${Card} key=${number} last=${last} number=${number} />`)}
     </div>

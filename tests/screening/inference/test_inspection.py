@@ -145,7 +145,9 @@ def with_tiles(manifest: Manifest, tiles: int) -> Manifest:
 
 def test_the_processor_must_cut_the_tiles_that_the_manifest_states(copy: Path, manifest: Manifest) -> None:
     """A service tells the processor how many tiles to cut. A training does not, and takes the number from its file."""
-    with pytest.raises(CheckpointError, match=r"image\.max_patches is 4 in its manifest; its processor_config\.json"):
+    with pytest.raises(
+        CheckpointError, match=r"image\.max_patches is 4 in the checkpoint's manifest; its processor_config\.json"
+    ):
         inspect(copy, with_tiles(manifest, 4))
     edit(copy, "processor_config.json", processor(max_patches=4))
     inspect(copy, with_tiles(manifest, 4))

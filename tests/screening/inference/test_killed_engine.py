@@ -54,6 +54,7 @@ class LLM:
 PROGRAM = """
 import os, subprocess, sys, time
 from pathlib import Path
+from types import SimpleNamespace
 
 if __name__ == "__main__":
     import screening.inference.offline_engine as offline
@@ -61,7 +62,8 @@ if __name__ == "__main__":
     # Without our pipes, or a program that fails would leave its reader waiting.
     nothing = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     other = subprocess.Popen(["sleep", "3600"], **nothing)
-    with offline.start_llm(Path("."), None) as llm:
+    manifest = SimpleNamespace(image=SimpleNamespace(tokens_per_picture=16))
+    with offline.start_llm(Path("."), manifest) as llm:
         sockets = os.environ["VLLM_RPC_BASE_PATH"]
         print(other.pid, *(f"{pid} {name}" for pid, name in llm.found), sockets, flush=True)
         if sys.stdin.readline() == "raise\\n":

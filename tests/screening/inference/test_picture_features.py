@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from screening.inference.picture_features import GRID, LEAST_VARIANCE, FeatureCache, install, pool, read_features
+from screening.inference.picture_features import (
+    GRID,
+    LEAST_REMEMBERED,
+    LEAST_VARIANCE,
+    FeatureCache,
+    install,
+    pool,
+    read_features,
+)
 from screening.inference.worker_extension import WorkerExtension
 
 SIDE, WIDTH = 16, 6
@@ -34,11 +42,18 @@ class Model(torch.nn.Module):
         return tuple(hidden.reshape(-1, self.tiles * hidden.shape[1], WIDTH).unbind(0))
 
 
-def make_runner(second: bool = False, tiles: int = 1) -> Any:
+def make_runner(second: bool = False, tiles: int = 1, blocks: int = 8) -> Any:
+    """
+    Args:
+        blocks: size of the KV cache in blocks of 32 tokens.
+    """
     model = Model(tiles)
     cache: Any = {"before": torch.zeros(1)}
+    group = SimpleNamespace(kv_cache_spec=SimpleNamespace(block_size=32))
     return SimpleNamespace(
-        get_model=lambda: model, encoder_cache=SimpleNamespace(encoder_outputs=cache) if second else cache
+        get_model=lambda: model,
+        encoder_cache=SimpleNamespace(encoder_outputs=cache) if second else cache,
+        kv_cache_config=SimpleNamespace(num_blocks=blocks, kv_cache_groups=[group]),
     )
 
 
@@ -59,7 +74,7 @@ def expected(picture: torch.Tensor) -> np.ndarray:
 def test_each_picture_gets_its_own_features_under_its_name(second: bool) -> None:
     runner = make_runner(second)
     worker = SimpleNamespace(model_runner=runner)
-    WorkerExtension.watch_pictures(worker)  # type: ignore[arg-type]
+    WorkerExtension.watch_pictures(worker, 4)  # type: ignore[arg-type]
     cache = runner.encoder_cache.encoder_outputs if second else runner.encoder_cache
     shown = pixels(3)
     outputs = runner.get_model().embed_multimodal(pixel_values=shown)
@@ -74,7 +89,7 @@ def test_each_picture_gets_its_own_features_under_its_name(second: bool) -> None
 
 def test_features_outlive_the_encoder_cache_and_end_with_the_weights() -> None:
     runner = make_runner()
-    cache = install(runner)
+    cache = install(runner, 4)
     cache["a"] = runner.get_model().embed_multimodal(pixel_values=pixels(1))[0]
     cache.pop("a")
     assert cache.features(["a"])[0] is not None
@@ -84,7 +99,7 @@ def test_features_outlive_the_encoder_cache_and_end_with_the_weights() -> None:
 
 def test_a_picture_encoded_again_by_other_weights_has_their_features() -> None:
     runner = make_runner()
-    cache = install(runner)
+    cache = install(runner, 4)
     for seed in (1, 2):
         shown = pixels(1, seed)
         cache["same name"] = runner.get_model().embed_multimodal(pixel_values=shown)[0]
@@ -93,14 +108,14 @@ def test_a_picture_encoded_again_by_other_weights_has_their_features() -> None:
 
 def test_pictures_in_tiles_have_no_features() -> None:
     runner = make_runner(tiles=2)
-    cache = install(runner)
+    cache = install(runner, 4)
     cache["a"] = runner.get_model().embed_multimodal(pixel_values=pixels(2))[0]
     assert cache.features(["a"]) == [None]
 
 
 def test_an_output_that_no_hook_saw_leaves_no_old_features() -> None:
     runner = make_runner()
-    cache = install(runner)
+    cache = install(runner, 4)
     cache["a"] = runner.get_model().embed_multimodal(pixel_values=pixels(1))[0]
     cache["a"] = torch.zeros(5, WIDTH)
     assert cache.features(["a"]) == [None]
@@ -108,12 +123,17 @@ def test_an_output_that_no_hook_saw_leaves_no_old_features() -> None:
 
 def test_the_pictures_asked_for_last_are_remembered() -> None:
     cache, model = FeatureCache(limit=2), make_runner()
-    install(model)
+    install(model, 4)
     outputs = model.get_model().embed_multimodal(pixel_values=pixels(3))
     cache["a"], cache["b"] = outputs[:2]
     cache.features(["a"])
     cache["c"] = outputs[2]
     assert [data is None for data in cache.features(["a", "b", "c"])] == [False, True, False]
+
+
+@pytest.mark.parametrize(("blocks", "remembered"), [(8, LEAST_REMEMBERED), (100_000, 800_000)])
+def test_as_many_pictures_are_remembered_as_the_prefix_cache_can_hold(blocks: int, remembered: int) -> None:
+    assert install(make_runner(blocks=blocks), tokens_per_picture=4).limit == remembered
 
 
 def test_a_flat_picture_has_finite_features_in_half_precision() -> None:

@@ -49,7 +49,7 @@ async def test_retry_after_is_queue_times_mean_service_time_over_concurrency() -
 
 async def test_the_wait_for_an_engine_follows_its_last_start_and_is_never_minutes() -> None:
     admission = opened(1, 0)
-    admission.rebuild_seconds = 17.2
+    admission.restart_seconds = 17.2
     assert admission.ready_in() == 18
     admission.expect_ready(7.5)
     assert 1 <= admission.ready_in() <= 8

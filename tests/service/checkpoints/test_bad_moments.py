@@ -268,11 +268,11 @@ async def test_the_end_of_the_service_starts_no_engine(serve) -> None:
     assert [call for call in engine.history if call.startswith("start")] == ["start 1"]
 
 
-@pytest.mark.parametrize("how", ["in place", "rebuilt"])
+@pytest.mark.parametrize("how", ["in_place", "restarted"])
 async def test_the_end_of_the_service_during_a_swap_is_one_plain_line(how, serve, store, caplog) -> None:
     caplog.set_level(logging.INFO)
     make_checkpoint(store / "three", 3, tokenizer='{"other": 1}')
-    name, call = ("two", "reload 2") if how == "in place" else ("three", "start 3")
+    name, call = ("two", "reload 2") if how == "in_place" else ("three", "start 3")
     engine = ObedientEngine()
     async with serve(engine) as running:
         engine.seconds = 3600
@@ -378,4 +378,4 @@ async def test_other_tiles_need_another_engine(serve, store) -> None:
     tiled = ImageContract(size=manifest.image.size, tokens_per_picture=16, max_patches=4)
     change_manifest(store / "two", image=tiled)
     async with serve() as running:
-        assert (await running.take_up("two")).json()["how"] == "rebuilt"
+        assert (await running.take_up("two")).json()["how"] == "restarted"

@@ -48,8 +48,8 @@ async def test_requests_wait_for_the_swap_and_none_fails_or_mixes(serve, make_sa
         for name in ("two", "one", "two"):
             await asyncio.sleep(0.15)
             response = await running.take_up(name)
-            assert response.status_code == 200 and response.json()["how"] == "in place"
-            assert response.json()["closed_ms"] >= 50
+            assert response.status_code == 200 and response.json()["how"] == "in_place"
+            assert response.json()["pause_ms"] >= 50
         stop.set()
         await asyncio.gather(*callers)
         assert [a.status_code for a in answers] == [200] * len(answers)
@@ -78,7 +78,7 @@ async def test_a_calibration_applies_as_soon_as_its_checkpoint_is_served(
     published = publish(calibrated, store)
     async with serve() as running:
         first = (await running.client.post("/screen", json=sample.json())).json()
-        assert (await running.take_up(published.name)).json()["how"] == "in place"
+        assert (await running.take_up(published.name)).json()["how"] == "in_place"
         second = (await running.client.post("/screen", json=sample.json())).json()
     assert first["choice"] == second["choice"]
     assert (first["checkpoint"]["digest"], second["checkpoint"]["digest"]) == (
@@ -159,7 +159,7 @@ async def test_the_verification_is_prepared_while_requests_are_answered(fails, s
 
         engine.expect = slow  # type: ignore[method-assign]
         response = await running.take_up("two")
-        assert response.status_code == 200 and response.json()["how"] == "in place", "it only saves time"
+        assert response.status_code == 200 and response.json()["how"] == "in_place", "it only saves time"
         assert prepared.is_set() and engine.expected == ["2"] and engine.history == ["start 1", "reload 2"]
 
 
@@ -167,7 +167,7 @@ async def test_another_tokenizer_needs_an_engine_restart(serve, store) -> None:
     make_checkpoint(store / "three", 3, tokenizer='{"other": 1}')
     async with serve() as running:
         response = await running.take_up("three")
-        assert response.json()["how"] == "rebuilt"
+        assert response.json()["how"] == "restarted"
         assert running.engine.history == ["start 1", "stop", "start 3"]
         assert await running.version() == "3"
 

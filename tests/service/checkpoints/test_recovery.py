@@ -60,7 +60,7 @@ async def test_a_dead_engine_restarts_on_the_served_checkpoint(serve, sample, ma
         assert await running.status("/livez") == 200, "a restart would take longer"
         await ready(running)
         assert engine.history == ["start 1", "reload 2", "stop", "start 2"]
-        assert running.metric("screening_engine_rebuilds_total", cause="died", result="ok") == 1
+        assert running.metric("screening_engine_restarts_total", cause="died", result="ok") == 1
         engine.answer_at_once()
         answer = await running.client.post("/screen", json=sample.json())
         assert answer.status_code == 200 and answer.json()["checkpoint"]["version"] == "2"
@@ -87,7 +87,7 @@ async def test_an_engine_that_hangs_is_killed_and_restarts(serve, sample) -> Non
         assert response.status_code == 503 and "retry-after" in response.headers
         await ready(running)
         assert engine.history == ["start 1", "kill", "stop", "start 1"]
-        assert running.metric("screening_engine_rebuilds_total", cause="hung", result="ok") == 1
+        assert running.metric("screening_engine_restarts_total", cause="hung", result="ok") == 1
         assert (await running.client.post("/screen", json=sample.json())).status_code == 200
 
 
@@ -175,7 +175,7 @@ async def test_a_restart_that_fails_is_tried_again(serve, sample) -> None:
         engine.die()
         await until(lambda: engine.history.count("start 1") == 3)
         await ready(running)
-        assert running.metric("screening_engine_rebuilds_total", cause="died", result="failed") == 1
+        assert running.metric("screening_engine_restarts_total", cause="died", result="failed") == 1
         assert (await running.client.post("/screen", json=sample.json())).status_code == 200
 
 
@@ -192,7 +192,7 @@ async def test_an_engine_that_dies_during_a_restart_is_restarted_again(serve) ->
 
 async def test_a_restart_that_takes_too_long_is_ended_and_tried_again(serve) -> None:
     engine = ObedientEngine()
-    async with serve(engine, engine_rebuild_seconds=0.2) as running:
+    async with serve(engine, engine_restart_seconds=0.2) as running:
         engine.seconds = 3600
         engine.die()
         await until(lambda: engine.history.count("start 1") == 2)
@@ -215,12 +215,12 @@ async def test_a_new_engine_that_fails_the_probes_answers_no_request(serve, samp
 
 async def test_livez_fails_after_some_failed_restarts_in_a_row_and_recovers(serve) -> None:
     engine = ObedientEngine()
-    async with serve(engine, engine_rebuild_attempts=3) as running:
+    async with serve(engine, engine_restart_attempts=3) as running:
         engine.fails["start"] = lambda _: True
         engine.die()
         async with asyncio.timeout(60):
             while await running.status("/livez") != 503:
-                assert engine.history.count("start 1") <= 4, "three rebuilds have failed"
+                assert engine.history.count("start 1") <= 4, "three restarts have failed"
                 await asyncio.sleep(0.001)
         assert engine.history.count("start 1") >= 4
         assert await running.status("/readyz") == 503
@@ -231,10 +231,10 @@ async def test_livez_fails_after_some_failed_restarts_in_a_row_and_recovers(serv
 
 async def test_livez_fails_for_an_engine_that_dies_again_and_again(serve) -> None:
     engine = ObedientEngine()
-    async with serve(engine, engine_rebuild_attempts=3) as running:
-        for rebuilds in range(1, 4):
+    async with serve(engine, engine_restart_attempts=3) as running:
+        for restarts in range(1, 4):
             engine.die()
-            await until(lambda wanted=rebuilds: engine.history.count("start 1") == 1 + wanted)
+            await until(lambda wanted=restarts: engine.history.count("start 1") == 1 + wanted)
             await ready(running)
         engine.seconds = 0.5
         engine.die()
@@ -246,10 +246,10 @@ async def test_livez_fails_for_an_engine_that_dies_again_and_again(serve) -> Non
 async def test_a_healthy_period_ends_the_row_of_failures(serve, monkeypatch) -> None:
     monkeypatch.setattr(supervisor, "HEALTHY_SECONDS", 0.0)
     engine = ObedientEngine()
-    async with serve(engine, engine_rebuild_attempts=1) as running:
-        for rebuilds in range(1, 4):
+    async with serve(engine, engine_restart_attempts=1) as running:
+        for restarts in range(1, 4):
             engine.die()
-            await until(lambda wanted=rebuilds: engine.history.count("start 1") == 1 + wanted)
+            await until(lambda wanted=restarts: engine.history.count("start 1") == 1 + wanted)
             assert await running.status("/livez") == 200
             await ready(running)
 

@@ -165,7 +165,7 @@ async def test_a_checkpoint_that_did_not_start_is_served_with_newer_probes(serve
     engine.fails["start"] = version("2")
     async with serve(engine) as running:
         with_probes(store / "two", off=0.005)
-        assert (await running.take_up("two")).json()["how"] == "in place"
+        assert (await running.take_up("two")).json()["how"] == "in_place"
     async with serve() as running:
         assert running.engine.history == ["start 2"]
         assert running.app.state.service.served.manifest.probes == read_manifest(store / "two").probes

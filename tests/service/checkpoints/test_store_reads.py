@@ -75,7 +75,7 @@ async def test_a_path_that_is_not_a_file_is_refused_at_once_and_the_next_order_i
         reasons = ("not a regular file", "points outside", "does not list")
         assert any(reason in refused.json()["detail"] for reason in reasons)
         assert (await running.take_up("three")).json()["how"] == "unchanged"
-        assert (await running.state())["reading"] == []
+        assert (await running.state())["store_reads"] == []
         assert running.engine.history == ["start 1"]
 
 
@@ -117,13 +117,13 @@ async def test_a_read_that_hangs_is_given_up_and_shown_and_delays_no_other_order
         assert (await running.take_up("three")).status_code == 200, "later swaps are not blocked"
         again = await running.take_up("two")
         assert again.status_code == 409 and "hangs" in again.json()["detail"]
-        (reading,) = (await running.state())["reading"]
+        (reading,) = (await running.state())["store_reads"]
         assert reading["hanging"] and reading["path"].endswith(f"two/{name}")
         assert running.metric("screening_store_reads_hanging") == 1
         assert (await running.state())["refused"] == [], "it may be a good checkpoint"
         there.set()
         async with asyncio.timeout(20):
-            while (await running.state())["reading"]:
+            while (await running.state())["store_reads"]:
                 await asyncio.sleep(0.01)
         assert running.metric("screening_store_reads_hanging") == 0
         assert running.engine.history == ["start 1"]
@@ -254,7 +254,7 @@ async def test_an_odd_directory_is_refused_and_the_next_order_is_served(what, se
     async with serve() as running:
         refused = await running.take_up("two")
         assert refused.status_code == 409, refused.text
-        assert running.engine.history == ["start 1"] and (await running.state())["reading"] == []
+        assert running.engine.history == ["start 1"] and (await running.state())["store_reads"] == []
         assert (await running.take_up("three")).status_code == 200
 
 

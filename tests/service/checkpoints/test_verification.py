@@ -172,7 +172,7 @@ async def test_probes_of_another_kind_of_machine_need_one_restart_and_then_swap_
     engine = ObedientEngine()
     engine.rounds_otherwise = True
     async with serve(engine) as running:
-        for name, how in (("two", "rebuilt"), ("one", "in place"), ("two", "in place")):
+        for name, how in (("two", "restarted"), ("one", "in_place"), ("two", "in_place")):
             swap = await running.take_up(name)
             assert (swap.status_code, swap.json()["how"]) == (200, how)
         assert engine.history == ["start 1", "reload 2", "stop", "start 2", "reload 1", "reload 2"]
@@ -182,7 +182,7 @@ async def test_a_swap_back_that_does_not_repeat_what_this_machine_gave_is_refuse
     engine = ObedientEngine()
     engine.rounds_otherwise = True
     async with serve(engine) as running:
-        assert (await running.take_up("two")).json()["how"] == "rebuilt"
+        assert (await running.take_up("two")).json()["how"] == "restarted"
         engine.off = 0.015  # as with one stale tensor: still near to float32
         refused = await running.take_up("one")
         assert refused.status_code == 409 and "This machine gave other numbers" in refused.json()["detail"]

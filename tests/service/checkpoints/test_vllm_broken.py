@@ -33,7 +33,7 @@ def results(service: Any) -> dict[str, float]:
     """Swaps so far, by what became of them."""
     return {
         result: service.metric(f'screening_swaps_total{{result="{result}"}}')
-        for result in ("refused", "rolled_back", "rebuilt_back")
+        for result in ("refused", "rolled_back", "rolled_back_by_restart")
     }
 
 
@@ -49,17 +49,17 @@ def offer(service: Any, published: Path, make_sample: Callable[[int], Any], name
         assert httpx.get(f"{service.base_url}/readyz").status_code == 200, "ready again"
         assert screen(service, make_sample(99))["checkpoint"]["digest"] == sound
     changed = {result for result, count in results(service).items() if count > before[result]} - {"refused"}
-    did = {"rolled_back": "old weights put back", "rebuilt_back": "engine restarted on the old"}
+    did = {"rolled_back": "old weights put back", "rolled_back_by_restart": "engine restarted on the old"}
     assert set(callers.digests) == {sound}, "an answer from what was refused"
     # Requests are refused only during an engine restart; all others were answered.
-    assert set(callers.statuses) <= ({200, 503} if "rebuilt_back" in changed else {200}), callers.statuses
+    assert set(callers.statuses) <= ({200, 503} if "rolled_back_by_restart" in changed else {200}), callers.statuses
     return response, " ".join(did[result] for result in changed) or "engine not touched"
 
 
 FOUND_BY = {
     "manifest": "not a valid manifest|recorded on something else|no probes|larger than",
     "compare": "but different tensors",
-    "inspection": r"config\.json|cannot read a question|image\.(size|tokens)|its (tokenizer|prompt|architecture)",
+    "inspection": r"config\.json|cannot read a question|image\.(size|tokens)|(its|'s) (tokenizer|prompt|architecture)",
 }
 """The place where a fault is found, by a part of its reason. All other reasons come from the copy."""
 

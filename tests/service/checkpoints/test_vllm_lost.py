@@ -124,6 +124,25 @@ def test_requests_end_with_their_engine(end) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(("died", "raised"), [(False, EngineFailed), (True, EngineLost)])
+def test_a_warm_up_question_that_fails_is_no_death_of_its_engine(died, raised) -> None:
+    class Refusing(SilentLLM):
+        async def generate(self, *_: object, **__: object) -> AsyncIterator[None]:
+            raise ValueError("no such token")
+            yield
+
+    async def run() -> None:
+        engine = loaded(SilentLLM())
+        await engine.stop()
+        assert not engine.alive, "until the start of the next engine has ended"
+        engine._llm = llm = Refusing()
+        llm.errored = died
+        with pytest.raises(raised):
+            await engine._request({}, None, "warm-up")
+
+    asyncio.run(run())
+
+
 def test_no_request_reaches_the_next_engine_before_its_prompts_are_ready() -> None:
     async def run() -> None:
         engine = loaded(SilentLLM())

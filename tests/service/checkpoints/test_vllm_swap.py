@@ -21,7 +21,7 @@ def test_swaps_under_load_fail_no_request_and_are_verified(vllm_service, publish
             name = ("two", "one")[turn % 2]
             swap = take_up(vllm_service, name)
             assert swap.status_code == 200, swap.text
-            assert (swap.json()["how"], swap.json()["digest"]) == ("in place", digests[name])
+            assert (swap.json()["how"], swap.json()["digest"]) == ("in_place", digests[name])
             assert screen(vllm_service, make_sample(99))["checkpoint"]["digest"] == digests[name]
     assert set(callers.statuses) == {200}, callers.statuses
     assert set(callers.digests) == set(digests.values())
@@ -52,8 +52,8 @@ def test_a_processor_that_rounds_differently_serves_and_swaps_checkpoints_record
         for name in ("two", "one"):
             swap = take_up(service, name)
             assert swap.status_code == 200, swap.text
-        assert take_up(service, "two").json()["how"] == "in place", "by now its recorder is known"
-        assert take_up(service, "one").json()["how"] == "in place"
+        assert take_up(service, "two").json()["how"] == "in_place", "by now its recorder is known"
+        assert take_up(service, "one").json()["how"] == "in_place"
         assert screen(service, sample)["checkpoint"]["digest"] == read_manifest(published / "one").digest
         rounded = any(event["event"] == "verified by rounding" for event in service.events())
     # A processor without AVX-512 computes the same with and without this variable; there, test_other_machine.py covers

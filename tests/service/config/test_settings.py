@@ -8,6 +8,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from service.config.launch_options import add_options
 from service.config.settings import PREFIX, Settings, SettingsError, StoreSettings, load
@@ -55,7 +56,7 @@ def test_a_wrong_value_names_its_option(given, word) -> None:
         load(given)
 
 
-@pytest.mark.parametrize("name", sorted(Settings.model_fields.keys() - {"keys_file"}))
+@pytest.mark.parametrize("name", sorted(Settings.model_fields.keys() - {"api_keys", "keys_file"}))
 def test_an_empty_variable_counts_as_not_set(name, monkeypatch) -> None:
     monkeypatch.setenv(PREFIX + name.upper(), "")
     assert getattr(load({}), name) == Settings.model_fields[name].default
@@ -114,6 +115,23 @@ def test_an_empty_path_of_the_keys_file_does_not_open_the_service(given, variabl
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=r"--keys-file \(SCREENING_KEYS_FILE\): the path is empty"):
+        load({"engine": "scripted", **given})
+
+
+@pytest.mark.parametrize(
+    ("given", "variables"),
+    [
+        ({}, {"SCREENING_API_KEYS": ""}),
+        ({}, {"screening_api_keys": " ,\n"}),
+        ({}, {"SCREENING_API_KEYS": "", "SCREENING_KEYS_FILE": "keys"}),
+        ({"api_keys": ""}, {}),
+        ({"api_keys": ","}, {"SCREENING_API_KEYS": "a" * 64}),
+    ],
+)
+def test_an_empty_list_of_keys_does_not_open_the_service(given, variables, monkeypatch) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=r"--api-keys \(SCREENING_API_KEYS\): there is no key in it"):
         load({"engine": "scripted", **given})
 
 
@@ -185,6 +203,21 @@ def test_a_key_in_place_of_its_hash_is_refused_without_repeating_it(setting, val
 def test_a_trusted_proxy_is_an_address_or_a_network(value) -> None:
     with pytest.raises(SettingsError, match=r"--trusted-proxies .* is not an IP address"):
         load({"engine": "scripted", "trusted_proxies": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "trusted"),
+    [("10.0.0.5/8", "10.1.2.3"), ("127.0.0.1, fd00::1", "fd00::1"), ("fd00::5/8", "fd12::1"), ("*", "203.0.113.9")],
+)
+def test_uvicorn_trusts_the_proxies_that_are_given(value, trusted) -> None:
+    settings = load({"engine": "scripted", "trusted_proxies": value})
+    hosts = ProxyHeadersMiddleware(None, list(settings.trusted_proxies)).trusted_hosts
+    assert trusted in hosts and (value == "*" or "203.0.113.9" not in hosts)
+
+
+def test_every_peer_is_trusted_alone_or_not_at_all() -> None:
+    with pytest.raises(SettingsError, match=r"--trusted-proxies: \* trusts every peer; give it alone"):
+        load({"engine": "scripted", "trusted_proxies": "10.0.0.0/8, *"})
 
 
 def test_help_shows_values_units_bounds_and_defaults() -> None:

@@ -22,7 +22,7 @@ from service.__main__ import main as command
 from service.__main__ import main as service_main
 from service.decisions import erasure, feedback, reading
 from service.decisions.database import Database, head, revisions
-from service.decisions.errors import DatabaseError
+from service.decisions.errors import DatabaseError, DatabaseUnreachable
 from service.decisions.tables import METADATA, PICTURE, VERSION_TABLE
 
 pytestmark = pytest.mark.slow
@@ -127,8 +127,9 @@ def test_a_file_that_is_no_database_is_refused(tmp_path) -> None:
 
 
 def test_a_directory_that_is_missing_is_named_with_the_remedy(tmp_path) -> None:
-    with pytest.raises(DatabaseError, match=r"cannot be used: .* Give a file in a directory that exists"):
+    with pytest.raises(DatabaseError, match=r"cannot be used: .* Give a file in a directory that exists") as refused:
         Database(f"sqlite:///{tmp_path / 'missing' / 'decisions.db'}").prepare()
+    assert refused.type is DatabaseError, "a service does not start"
 
 
 def test_nothing_is_written_to_a_file_that_was_moved_or_deleted(prepared_file, tmp_path) -> None:
@@ -172,7 +173,7 @@ def test_a_postgresql_server_that_vanishes_is_noticed_after_seconds(monkeypatch)
     monkeypatch.setattr(psycopg, "connect", connect)
     for query in ("", "?keepalives_idle=60&connect_timeout=2"):
         database = Database(f"postgresql://user@db.example/x{query}")
-        with pytest.raises(DatabaseError, match="no server"):
+        with pytest.raises(DatabaseUnreachable, match="no server"):
             database.version()
         database.close()
     usual = {

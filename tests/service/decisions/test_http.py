@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -163,6 +164,18 @@ async def test_a_comment_and_a_product_in_ordinary_writing_are_kept(open_service
     assert [(one["id"], one["product"]) for one in found["decisions"]] == [(given["id"], product)]
 
 
+@pytest.mark.parametrize("character", ["\u8272", "\U0001f469"])
+async def test_a_comment_of_the_greatest_length_may_be_written_in_escapes(open_service, sample, character) -> None:
+    order = {"kind": "shown", "options": "A", "comment": 4000 * character}
+    async with open_service() as (running, written):
+        given = await screened(running, sample)
+        await written(1)
+        path = f"/decisions/{given['id']}/feedback"
+        headers = READ | {"Content-Type": "application/json"}
+        sent = await running.client.post(path, content=json.dumps(order), headers=headers)
+    assert sent.status_code == 201 and sent.json()["comment"] == order["comment"]
+
+
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # nothing reaches the database
 @pytest.mark.parametrize(
     ("body", "status"),
@@ -171,7 +184,7 @@ async def test_a_comment_and_a_product_in_ordinary_writing_are_kept(open_service
      (b'{"kind": "shown", "options": "A", "more": 1}', 422),
      (b'{"kind":"shown","options":"A","comment":"\\u0000"}', 422),
      (b'{"kind":"shown","options":"A","comment":"\\u001b[2J"}', 422),
-     (b'{"kind":"shown","options":"A","x":"' + b"x" * 20_000, 413)],
+     (b'{"kind":"shown","options":"A","x":"' + b"x" * 70_000, 413)],
     ids=lambda value: str(value)[:40],
 )  # fmt: skip
 async def test_feedback_that_cannot_be_read_is_refused(open_service, body, status) -> None:

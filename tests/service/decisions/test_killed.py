@@ -89,8 +89,9 @@ def test_a_service_that_ends_writes_the_queued_decisions(launch_service, kept, m
 
 
 def test_a_service_does_not_start_on_a_database_that_it_cannot_use(launch_service, tmp_path: Path) -> None:
-    variables = {"SCREENING_DECISIONS": "postgresql://x@127.0.0.1:1/x", "SCREENING_PICTURES": str(tmp_path)}
+    file = tmp_path / "missing" / "decisions.db"
+    variables = {"SCREENING_DECISIONS": f"sqlite:///{file}", "SCREENING_PICTURES": str(tmp_path)}
     with launch_service("--engine", "scripted", ready=False, variables=variables) as process:
         assert process.popen.wait(60) == 2
         last = process.log.read_text().splitlines()[-1]
-    assert last.startswith("error: postgresql") and "cannot be used" in last
+    assert last.startswith("error: sqlite") and "cannot be used" in last

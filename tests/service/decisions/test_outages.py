@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -25,6 +26,7 @@ from service.decisions.store import DecisionStore, open_store
 from service.decisions.tables import DECISION, DECISION_PICTURE
 from service.metrics import Metrics
 from tests.service.conftest import Sample, draw
+from tests.service.decisions.conftest import ADMIN_KEY, EMPTY, sha256
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -61,6 +63,20 @@ def locked_postgresql(tmp_path: Path, request: pytest.FixtureRequest) -> Iterato
 
         yield Outage(url, str(tmp_path / "pictures"), begin, holder.rollback)
     engine.dispose()
+
+
+@contextmanager
+def refusing_postgresql(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Outage]:
+    """A server that refuses connections to a database without tables."""
+    url = request.getfixturevalue("postgresql")(EMPTY)
+    address = sa.make_url(url)
+    server = psycopg.connect(host=address.query["host"], user="tests", dbname="postgres", autocommit=True)
+
+    def allow(connections: bool) -> None:
+        server.execute(f"ALTER DATABASE {address.database} ALLOW_CONNECTIONS {connections}")
+
+    yield Outage(url, str(tmp_path / "pictures"), partial(allow, False), partial(allow, True))
+    server.close()
 
 
 @contextmanager
@@ -199,6 +215,26 @@ async def test_where_decisions_are_required_a_request_without_one_is_refused(sta
     assert refused.status_code == 503 and refused.json()["type"].endswith(":decisions-unavailable")
     assert refused.headers["Retry-After"] and set(caller.statuses) == {200, 503}
     assert stored(outage) == caller.ids, "what was answered is stored"
+
+
+@pytest.mark.parametrize("required", [False, True])
+@pytest.mark.parametrize("outage", [refusing_postgresql], indirect=True)
+async def test_a_service_starts_in_an_outage_and_stores_its_answers_afterwards(start, outage, required) -> None:
+    stores = {"decisions": outage.decisions, "pictures": outage.pictures, "decisions_required": required}
+    lead = {"Authorization": f"Bearer {ADMIN_KEY}"}
+    outage.begin()
+    async with start(**stores, review=True, admin_keys=sha256(ADMIN_KEY)) as running:
+        caller, paths = Caller(running), ("/decisions", "/review/reviews")
+        await caller.ask(1)
+        during = [await running.client.get(path, headers=lead) for path in paths]
+        outage.end()
+        afterwards = [await running.client.get(path, headers=lead) for path in paths]
+        await caller.all_counted()
+    assert caller.statuses == [200]
+    assert [one.status_code for one in during] == [503, 503]
+    assert all(one.json()["type"].endswith(":decisions-unavailable") for one in during)
+    assert [one.status_code for one in afterwards] == [200, 200], "each of them makes the tables if they are missing"
+    assert stored(outage) == caller.ids
 
 
 @pytest.mark.exhaustive

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -35,6 +36,17 @@ def test_a_picture_is_written_read_and_deleted(location) -> None:
     store.delete([OTHER[::-1], ADDRESS, "c" * 64, OTHER])
     assert store.get(ADDRESS) is None and store.get(OTHER) is None
     store.delete([ADDRESS])
+
+
+def test_a_large_picture_is_written_by_one_request(s3) -> None:
+    import boto3
+
+    PictureStore(s3).put(ADDRESS, bytes(6 * 2**20))
+    _, _, bucket, prefix = s3.split("/")
+    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    found = client.head_object(Bucket=bucket, Key=f"{prefix}/{ADDRESS[:2]}/{ADDRESS}")
+    assert found["ContentLength"] == 6 * 2**20
+    assert "-" not in found["ETag"], "S3 names the number of parts after a hyphen"
 
 
 def test_old_pictures_are_listed_with_their_sizes(location) -> None:

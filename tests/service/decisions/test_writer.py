@@ -15,11 +15,11 @@ import sqlalchemy as sa
 
 from screening.images import Picture
 from service.decisions import erasure
-from service.decisions.database import Database
+from service.decisions.database import Database, head
 from service.decisions.errors import PictureStoreError
 from service.decisions.picture_store import PictureStore
 from service.decisions.record import DecisionRecord
-from service.decisions.tables import DECISION, DECISION_PICTURE, PICTURE
+from service.decisions.tables import DECISION, DECISION_PICTURE, PICTURE, VERSION_TABLE
 from service.decisions.writer import DecisionWriter
 from service.ids import new_id
 from service.metrics import Metrics
@@ -197,6 +197,28 @@ def test_missing_tables_delay_and_lose_nothing(make_writer, database, metrics, w
     with database.writing() as connection:
         connection.execute(sa.text("ALTER TABLE away RENAME TO decision"))
     wait_until(lambda: counted(metrics, "stored") == 1)
+
+
+def test_tables_of_another_version_delay_and_lose_nothing(
+    database_url, store, metrics, wait_until, monkeypatch, caplog
+) -> None:
+    """As after a start without the database."""
+
+    def set_version(version: str) -> None:
+        with database.writing() as connection:
+            connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '{version}'"))
+
+    monkeypatch.setattr("service.decisions.writer._RETRY_SECONDS", (0.01,))
+    database = Database(database_url)
+    set_version("9999")
+    writer = DecisionWriter(database, store, metrics, max_bytes=2**26, retention=None)
+    writer.start()
+    writer.offer(record())
+    wait_until(lambda: any("version 9999" in str(getattr(one, "fields", "")) for one in caplog.records))
+    set_version(head())
+    wait_until(lambda: counted(metrics, "stored") == 1)
+    writer.close(30)
+    database.close()
 
 
 def _refused() -> DecisionRecord:

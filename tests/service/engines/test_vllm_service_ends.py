@@ -38,7 +38,7 @@ def test_another_tokenizer_needs_an_engine_restart(vllm_service, published, make
     reading = inspect(changed, before)
     describe(changed, before, probes=before.probes.model_copy(update={"reading": reading}))
     response = take_up(vllm_service, "retold")
-    assert response.status_code == 200 and response.json()["how"] == "rebuilt"
+    assert response.status_code == 200 and response.json()["how"] == "restarted"
     assert screen(vllm_service, make_sample(1))["checkpoint"]["digest"] == before.digest
 
 

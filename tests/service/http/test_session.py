@@ -152,7 +152,10 @@ LOCALHOST = {"Host": "127.0.0.1:8000", "Origin": "http://127.0.0.1:8000"}
         ({}, {"Origin": "null"}, 403),
         ({}, {"Origin": ""}, 200),  # left out: a program, not a page
         ({}, {"X-Forwarded-For": "203.0.113.7"}, 403),
-        ({"feedback_keys": "f" * 64}, {}, 200),
+        ({}, {"X-Real-IP": "203.0.113.7"}, 403),
+        ({}, {"X-Forwarded-Proto": "https"}, 403),
+        ({"api_keys": "f" * 64}, {}, 403),
+        ({"feedback_keys": "f" * 64}, {}, 403),
         ({"admin_keys": "f" * 64}, {}, 401),
     ],
     ids=str,
@@ -163,6 +166,18 @@ async def test_on_ones_own_machine_without_keys_nobody_signs_in(open_review, set
         answer = await running.client.post("/review/whoami", headers=sent)
     assert answer.status_code == status
     assert status != 200 or answer.json() == {"name": "local", "admin": False}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("origin", ["http://evil.example", "null"])
+async def test_a_page_of_another_origin_reads_nothing_without_a_cookie(open_review, origin) -> None:
+    """With `*`, a browser shows any page what the service answers to a request without a cookie."""
+    here = {"Host": LOCALHOST["Host"]}
+    async with open_review(keys_file=None, cors_origins="*") as running:
+        foreign = await running.client.get("/review/whoami", headers=here | {"Origin": origin})
+        own = [await running.client.get("/review/whoami", headers=headers) for headers in (here, LOCALHOST)]
+    assert foreign.status_code == 403 and foreign.json()["type"].endswith(":cross-origin")
+    assert [one.status_code for one in own] == [200, 200]
 
 
 def test_without_decisions_there_is_nothing_to_review() -> None:

@@ -134,7 +134,7 @@ async def test_a_picture_that_cannot_be_decoded_is_refused_for_all_and_again(sta
         responses = await asyncio.gather(*(running.client.post("/screen", json=broken) for _ in range(3)))
         responses.append(await running.client.post("/screen", json=broken))
         assert {(response.status_code, response.json()["picture"]) for response in responses} == {(422, "original")}
-        assert running.metric("screening_kept_entries", kind="answers") == 0
+        assert running.metric("screening_cache_entries", kind="answers") == 0
 
 
 async def test_an_answer_is_kept_and_given_again_without_decoding(start, sample, monkeypatch) -> None:
@@ -179,7 +179,7 @@ async def test_an_unreadable_text_is_not_kept(start, sample) -> None:
         for _ in range(2):
             answer = (await running.client.post("/screen", json=sample.json())).json()
             assert (answer["outcome"], answer["source"]) == ("unreadable", "engine")
-        assert running.metric("screening_kept_entries", kind="answers") == 0
+        assert running.metric("screening_cache_entries", kind="answers") == 0
 
 
 @pytest.mark.parametrize(
@@ -191,8 +191,8 @@ async def test_kept_answers_stay_within_their_bounds(start, make_sample, bounds,
     async with start(HeldEngine(), **bounds) as running:
         for seed in range(12):
             await running.client.post("/screen", json=make_sample(seed).json())
-        assert 1 <= running.metric("screening_kept_entries", kind="answers") <= most
-        assert running.metric("screening_kept_bytes", kind="answers") <= bounds.get("answer_cache_bytes", 10**9)
+        assert 1 <= running.metric("screening_cache_entries", kind="answers") <= most
+        assert running.metric("screening_cache_bytes", kind="answers") <= bounds.get("answer_cache_bytes", 10**9)
         assert running.metric("screening_evictions_total", kind="answers", reason="full") >= 12 - most
         assert (await running.client.post("/screen", json=make_sample(11).json())).json()["source"] == "cache"
         assert (await running.client.post("/screen", json=make_sample(0).json())).json()["source"] == "engine"

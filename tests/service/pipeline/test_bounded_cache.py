@@ -88,8 +88,8 @@ class Bounds(RuleBasedStateMachine):
         assert (len(self.store), self.store.bytes) == (len(self.model), self.model_bytes)
         # Not from the registry, which would collect all metrics at every step.
         for gauge, expected in (
-            (self.metrics.kept_entries, len(self.model)),
-            (self.metrics.kept_bytes, self.model_bytes),
+            (self.metrics.cache_entries, len(self.model)),
+            (self.metrics.cache_bytes, self.model_bytes),
         ):
             assert sum(sample.value for sample in gauge.collect()[0].samples) == expected
 

@@ -167,7 +167,7 @@ async def test_a_checkpoint_that_fails_in_any_engine_is_refused_at_once_and_the_
             assert refused.status_code == 409 and "told to fail at inspect" in refused.json()["detail"]
             assert str(store / "three") in refused.json()["detail"], "the directory that the operator knows"
         assert engine.history == ["start 1"]
-        assert running.metric("screening_engine_rebuilds_total", cause="swap", result="failed") == 0
+        assert running.metric("screening_engine_restarts_total", cause="swap", result="failed") == 0
         assert (await running.client.post("/screen", json=sample.json())).status_code == 200
 
 
@@ -234,6 +234,21 @@ async def test_a_retry_that_succeeds_clears_the_verdict_and_its_note(serve, stor
         assert (await running.client.post("/admin/checkpoint", json=order, headers=ADMIN)).status_code == 200
         assert (await running.state())["refused"] == []
     assert remembered(tmp_path / "state")["refused"] == {}
+
+
+async def test_a_refusal_ends_on_another_kind_of_machine(serve) -> None:
+    class Upgraded(ObedientEngine):
+        machine = "scripted, of another version"
+
+    engine = ObedientEngine()
+    engine.fails["probe"] = version("2")
+    async with serve(engine) as running:
+        assert (await running.take_up("two")).status_code == 409
+    async with serve() as running:
+        assert "refused before" in (await running.take_up("two")).json()["detail"]
+    async with serve(Upgraded()) as running:
+        assert (await running.state())["refused"] == []
+        assert (await running.take_up("two")).status_code == 200
 
 
 DAMAGED = ["", "{", "[]", "null", '{"served": 7}', '{"refused": {"x@y": 7}}', "\x00", "[" * 100_000]

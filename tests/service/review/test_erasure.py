@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from service.__main__ import main as command
 from service.decisions import erasure
 from service.decisions.database import Database
 from service.decisions.picture_store import PictureStore
@@ -17,9 +19,11 @@ from service.decisions.review_tables import REVIEW_TASK
 from service.decisions.tables import AUDIT, DECISION, PICTURE
 from service.errors import LeaseNotFound, ReviewConflict
 from service.review import export, gold, leases, reviews
+from service.review.data_import import import_directory
 from service.review.tasks import insert_tasks, make_tasks
 from tests.service.decisions.conftest import sha256
 from tests.service.review.conftest import insert_decision, submission, take
+from tests.service.review.test_data_import import sample, write
 
 pytestmark = pytest.mark.slow
 
@@ -85,6 +89,45 @@ def test_a_picture_that_a_task_still_shows_is_kept(database, pictures) -> None:
     assert erasure.erase_samples(database, pictures, "tea", caller="lead") == 1
     with database.reading() as connection:
         assert None not in connection.scalars(sa.select(PICTURE.c.purged_at)).all()
+
+
+def test_an_import_or_one_of_its_samples_is_erased_without_a_product(
+    database, database_url, pictures, tmp_path, capsys
+) -> None:
+    """With the gold question that repeats a sample, and not the sample of another import that has the same id."""
+
+    def erased(*words: str) -> int:
+        stores = ["--decisions", database_url, "--pictures", str(tmp_path / "pictures")]
+        assert command(["erase", *stores, "--batch", "first", *words]) == 0
+        return json.loads(capsys.readouterr().out)["samples"]
+
+    def left() -> tuple[set[tuple[str, str]], int]:
+        """Batch and sample of each task, and the number of pictures."""
+        with database.reading() as connection:
+            found = connection.execute(sa.select(REVIEW_TASK.c.batch, REVIEW_TASK.c.sample)).all()
+            addresses = connection.scalars(sa.select(PICTURE.c.sha256)).all()
+        return {(row.batch, row.sample) for row in found}, sum(pictures.get(one) is not None for one in addresses)
+
+    first = write(tmp_path / "first", sample("1"), sample("2", 5))
+    import_directory(database, pictures, first, batch="first", reviews=1)
+    reviewed, _ = reviews.submit(database, submission(take(database, "ann"), "A"), "ann")
+    gold.add(database, reviewed.review.task_id)
+    assert make_tasks(database, caller="lead", count=20)["gold"] == 1
+    second = write(tmp_path / "second", sample("1", 10), sample("2", 5), pictures=15)
+    import_directory(database, pictures, second, batch="second", reviews=1)
+    with database.reading() as connection:
+        of_task = sa.select(REVIEW_TASK.c.sample).where(REVIEW_TASK.c.id == reviewed.review.task_id)
+        name = connection.execute(of_task).scalar_one()
+    (other,) = {"1", "2"} - {name}
+    assert left() == ({("first", "1"), ("first", "2"), (None, None), ("second", "1"), ("second", "2")}, 15)
+    assert erased("--sample", name) == 2
+    assert left()[0] == {("first", other), ("second", "1"), ("second", "2")}
+    assert erased() == 1
+    assert left() == ({("second", "1"), ("second", "2")}, 10), "the second import still shows five of its pictures"
+    assert erased() == 0
+    with pytest.raises(SystemExit):
+        command(["erase", "--product", "tea", "--sample", "1"])
+    assert "--sample needs --batch" in capsys.readouterr().err
 
 
 def test_a_review_of_an_erased_decision_finds_no_lease(database, pictures) -> None:

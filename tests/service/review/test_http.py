@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import sqlite3
 from typing import Any
 
@@ -75,6 +76,21 @@ async def test_a_decision_becomes_a_task_a_review_and_a_label(open_review, make_
 async def make(running, count: int, **fields: Any) -> None:
     made = await running.client.post("/review/tasks", json={"count": count, "reviews": 1} | fields, headers=LEAD)
     assert made.status_code == 201, made.text
+
+
+@ON_SQLITE
+async def test_five_comments_of_the_greatest_length_may_be_written_in_escapes(open_review) -> None:
+    said = 4000 * "\U0001f469"
+    async with open_review(1) as running:
+        await make(running, 1)
+        (task,) = (await lease(running))["leases"]
+        review = review_of(task["lease"], "13", comment=said)
+        review["verdicts"] = [one | {"comment": said} for one in review["verdicts"]]
+        headers = REVIEW | {"Content-Type": "application/json"}
+        sent = await running.client.post("/review/reviews", content=json.dumps(review), headers=headers)
+        (own,) = (await running.client.get("/review/reviews", headers=REVIEW)).json()["reviews"]
+    assert sent.status_code == 201, sent.text
+    assert {own["comment"], *(one["comment"] for one in own["verdicts"])} == {said}
 
 
 async def test_a_repeated_submission_answers_200_with_the_same_body(open_review) -> None:
@@ -233,6 +249,24 @@ async def test_a_database_that_cannot_be_reached_answers_503(open_review, tmp_pa
         connection.close()
         answer = await running.client.post("/review/leases", json={}, headers=REVIEW)
     assert answer.status_code == 503 and answer.json()["type"].endswith(":decisions-unavailable")
+
+
+@ON_SQLITE
+async def test_the_log_names_the_cause_of_a_503_and_nothing_that_people_wrote(
+    open_review, tmp_path, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr("service.decisions.store._LOG_SECONDS", 3600)
+    async with open_review(1, decisions=f"sqlite:///{tmp_path / 'decisions.db'}") as running:
+        (one,) = (await running.client.get("/decisions", headers=LEAD)).json()["decisions"]
+        with sqlite3.connect(tmp_path / "decisions.db") as connection:
+            connection.execute("DROP TABLE feedback")
+        connection.close()
+        order = {"kind": "shown", "options": "A", "comment": WRITING}
+        for _ in range(2):
+            sent = await running.client.post(f"/decisions/{one['id']}/feedback", json=order, headers=LEAD)
+            assert sent.status_code == 503 and sent.json()["type"].endswith(":decisions-unavailable")
+    (logged,) = [one for one in caplog.records if one.getMessage() == "the decision store cannot be used"]
+    assert logged.fields == {"error": "(sqlite3.OperationalError) no such table: feedback"}, "once, and only the cause"
 
 
 @ON_SQLITE

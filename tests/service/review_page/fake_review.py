@@ -58,7 +58,8 @@ def picture(size: tuple[int, int], seed: int, orientation: int = 1) -> bytes:
 class FakeReview:
     """The queue, and what the pages sent. `lost` names leases that another person has taken meanwhile, and `erased`
     those whose task does not exist any more. `person` is the name to which the browser's cookie belongs. If
-    `no_session` is set, it answers every sign-in. All paths are below `prefix`."""
+    `no_session` is set, it answers every sign-in. While `unrouted` is set, a proxy answers in place of the API. All
+    paths are below `prefix`."""
 
     tasks: int = 5
     job: str = "review"
@@ -76,11 +77,14 @@ class FakeReview:
     signed_in: bool = True
     person: str = VISITOR.name
     no_session: Response | None = None
+    unrouted: bool = False
     prefix: str = ""
     url: str = ""
 
     def stranger(self, request: Request) -> Response | None:
-        """The answer to a page whose person is not signed in, or not any more; None if the person is."""
+        """The answer to a page that does not reach the API, or whose person is not signed in any more; else None."""
+        if self.unrouted:
+            return HTMLResponse("<h1>404 Not Found</h1>", 404)
         if not self.signed_in:
             return problem(401, "Sign in.")
         page = request.headers.get("X-Reviewer")
@@ -123,7 +127,7 @@ class FakeReview:
         if refused := self.stranger(request):
             return refused
         if lease in self.erased:
-            return problem(404, ERASED)
+            return problem(404, ERASED, "lease-not-found")
         if lease in self.lost:
             return problem(409, "Another person has this task now.")
         return JSONResponse({"expires_at": "2030-01-01T00:00:00Z"})
@@ -139,7 +143,7 @@ class FakeReview:
         if self.refuse:
             return problem(422, self.refuse)
         if body["lease"] in self.erased:
-            return problem(404, ERASED)
+            return problem(404, ERASED, "lease-not-found")
         known = self.reviews.get(body["id"])
         if known is not None and known != body:
             return problem(409, "This id has other content.")

@@ -131,7 +131,7 @@ def test_typing_all_keys_in_a_comment_does_nothing_else(station, review, field):
 
 def test_single_keys_can_be_switched_off_and_buttons_still_act(station, review, wait_until):
     press(station, "?")
-    station.get_by_label("Use keys that are a single character", exact=False).uncheck()
+    station.get_by_label("Use single-character shortcuts", exact=False).uncheck()
     press(station, "Escape 3 x ?")
     assert chosen(station) == "Picture 1" and station.locator("dialog").count() == 0
     station.reload()

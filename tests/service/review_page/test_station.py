@@ -211,6 +211,23 @@ def test_a_review_of_an_erased_task_is_not_opened_again(station, review, wait_un
     assert [one["lease"] for one in review.reviews.values()] == ["lse_2"]
 
 
+def test_a_404_that_is_not_the_services_costs_no_work(station, review, wait_until):
+    """As a proxy answers while it has no route to the service."""
+    press(station, "a q")
+    review.unrouted = True
+    station.reload()  # asks for the lease at once
+    station.get_by_text("The service answered 404.").wait_for()
+    begin(station)
+    press(station, "3 a 4 a Enter")
+    station.get_by_text("1 review waits to be sent").wait_for()
+    station.get_by_text("The service answered 404.").wait_for()
+    review.unrouted = False
+    wait_until(lambda: review.reviews)
+    (stored,) = review.reviews.values()
+    assert stored["lease"] == "lse_1"
+    assert [one["usable"] for one in stored["verdicts"]] == [True, False, True, True]
+
+
 def test_a_refused_review_is_open_again_with_the_reason(station, review, wait_until):
     review.refuse = "The task was erased."
     press(station, "a a a a Enter")
@@ -350,7 +367,7 @@ def test_a_correction_is_skipped_at_once_unless_it_was_changed(station, review, 
 
 def test_the_best_picture_is_chosen_among_usable_ones_only(station):
     press(station, "a 1 b")
-    station.get_by_text("The best picture is chosen among two or more usable ones.").wait_for()
+    station.get_by_text("Mark at least two pictures usable before you choose the best.").wait_for()
     press(station, "2 a 1 b")
     assert stored_drafts(station)[0]["best"] == 1
     press(station, "2 q")

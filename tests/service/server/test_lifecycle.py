@@ -288,6 +288,18 @@ def test_a_service_for_this_machine_is_not_warned_of(scripted_service) -> None:
     assert warnings(scripted_service) == []
 
 
+def test_a_review_without_sign_in_is_warned_of_and_refused_to_a_proxy(launch_service, tmp_path) -> None:
+    stores = ["--decisions", f"sqlite:///{tmp_path / 'decisions.db'}", "--pictures", str(tmp_path / "pictures")]
+    with launch_service("--engine", "scripted", "--review", "true", *stores) as process:
+        assert ["without signing in" in event["event"] for event in warnings(process)] == [True]
+        assert httpx.get(f"{process.base_url}/review/reviews").status_code == 200
+        host = f"127.0.0.1:{process.address[1]}"
+        with socket.create_connection(process.address, 30) as proxy:
+            # What nginx sends with `proxy_pass` alone.
+            proxy.sendall(f"GET /review/reviews HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            assert b" 403 " in proxy.makefile("rb").readline()
+
+
 def warnings(process) -> list[dict[str, Any]]:
     """The warnings that the service logged while it started."""
     events = takewhile(lambda event: event["event"] != "ready", process.events())

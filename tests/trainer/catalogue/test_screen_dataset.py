@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import unicodedata
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -91,6 +92,18 @@ def test_a_directory_of_odd_files_is_screened_as_far_as_it_can_be(catalogue, tmp
     assert catalogue.reasons == {"p1": "duplicate-id", "p3": "missing-column", "p4": "wrong-type"}
 
 
+def test_directories_of_spark_and_linked_folders_are_read_once(catalogue, tmp_path):
+    folder, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    write_questions(folder / "spark.parquet" / "part-0.parquet", [question(0)])
+    (folder / "spark.parquet" / "_SUCCESS").write_text("")
+    write_questions(elsewhere / "part.parquet", [question(1)])
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "again").symlink_to(folder / "spark.parquet")
+    (elsewhere / "back").symlink_to(folder)
+    assert catalogue.run(folder) == 0
+    assert catalogue.answered == {"p0": 1, "p1": 1}
+
+
 @pytest.mark.slow
 def test_pictures_are_bytes_or_paths_or_urls_or_structs(catalogue, picture_server, tmp_path):
     folder = tmp_path / "data"
@@ -107,6 +120,18 @@ def test_pictures_are_bytes_or_paths_or_urls_or_structs(catalogue, picture_serve
     assert catalogue.run(folder) == 1
     assert catalogue.answered == {f"p{number}": 1 for number in range(4)}
     assert catalogue.reasons == {"p4": "picture-not-found"}
+
+
+@pytest.mark.parametrize(("line_form", "disk_form"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_path_may_have_the_other_unicode_form(catalogue, tmp_path, line_form, disk_form):
+    folder = tmp_path / "data"
+    pictures = folder / unicodedata.normalize(disk_form, "café")
+    pictures.mkdir(parents=True)
+    (pictures / unicodedata.normalize(disk_form, "é.png")).write_bytes(picture(1))
+    path = unicodedata.normalize(line_form, "café/é.png")
+    write_questions(folder / "paths.parquet", [question(0, **dict.fromkeys(("original", *"abcd"), path))])
+    assert catalogue.run(folder) == 0
+    assert catalogue.answered == {"p0": 1}
 
 
 @pytest.mark.slow

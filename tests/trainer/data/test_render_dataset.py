@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -78,6 +79,30 @@ def test_a_directory_with_something_in_it_is_refused(tmp_path):
     with pytest.raises(DatasetError, match="not empty"):
         write_dataset(Order(1, 0, 64, SEVERITIES), tmp_path)
     assert (tmp_path / "note.txt").read_text() == "keep me"
+
+
+WRITTEN = {"pictures", "samples.jsonl", "contact-sheet.png", "render.json", ".lock"}
+
+
+def test_an_empty_directory_may_be_a_link_or_the_working_directory(tmp_path, monkeypatch):
+    order = Order(1, 3, 64, SEVERITIES)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("one")
+    write_dataset(order, tmp_path / "link")
+    monkeypatch.chdir(tmp_path / "two")
+    write_dataset(order, Path())
+    assert {path.name for path in (tmp_path / "one").iterdir()} == WRITTEN
+    assert _files(tmp_path / "one") == _files(tmp_path / "two")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "one", "two"]
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    left = tmp_path / "d" / ".partial" / "pictures" / "of another seed"
+    left.mkdir(parents=True)
+    write_dataset(Order(1, 3, 64, SEVERITIES), tmp_path / "d")
+    assert {path.name for path in (tmp_path / "d").iterdir()} == WRITTEN
+    assert len(list((tmp_path / "d" / "pictures").iterdir())) == 1
 
 
 @pytest.mark.parametrize(

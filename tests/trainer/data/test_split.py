@@ -15,6 +15,7 @@ from tests.trainer.data.split_data import ids, many, record, report, split, tree
 from trainer.data.render.dataset import Order, write_dataset
 from trainer.data.split.divide import SPLIT_NAME
 from trainer.data_directory import data_digest, read_samples
+from trainer.products import product_of
 
 pytestmark = pytest.mark.slow
 
@@ -286,11 +287,36 @@ def test_a_sample_that_ties_two_splits_together_is_left_out_and_named(
 
 
 def test_a_product_without_a_name_is_told_by_its_original_picture(tmp_path: Path) -> None:
-    records = [record(f"s{n}-{take}", "", original=f"{n}.jpg") for n in range(20) for take in (0, 1)]
-    assert split(tmp_path / "out", write(tmp_path / "data", *records)) == 0
-    placed = where(tmp_path / "out")
+    files = ("{}.jpg", "{}-again.JPEG")
+    records = [record(f"s{n}-{take}", "", original=files[take].format(n)) for n in range(20) for take in (0, 1)]
+    data, out = write(tmp_path / "data", *records), tmp_path / "out"
+    for number in range(20):
+        (data / files[1].format(number)).write_bytes((data / files[0].format(number)).read_bytes())
+    assert split(out, data) == 0
+    placed = where(out)
     assert all(placed[f"s{n}-0"] == placed[f"s{n}-1"] for n in range(20))
     assert len(set(placed.values())) == 3
+    for part, summary in report(out)["splits"].items():
+        if summary["samples"]:
+            samples = read_samples(out / part)
+            products = {product_of(sample) for sample in samples}  # as `evaluate`, `calibrate` and `promote` count
+            assert len(products) == summary["products"] == len(samples) / 2
+    before = tree(out)
+    assert split(out, data) == 0
+    assert tree(out) == before
+
+
+def test_an_original_that_no_sample_shows_any_more_is_removed(tmp_path: Path) -> None:
+    data = write(tmp_path / "data", *(record(f"s{n}", "") for n in range(20)))
+    out = tmp_path / "out"
+    assert split(out, data) == 0
+    name = sorted(ids(out, "training"))[0]
+    old = (data / name / "original.jpg").read_bytes()
+    (data / name / "original.jpg").unlink()
+    (data / name / "original.jpg").write_bytes(b"a better photo")
+    assert split(out, data) == 0
+    there = [path.read_bytes() for path in (out / "training").rglob("*.jpg")]
+    assert b"a better photo" in there and old not in there
 
 
 def test_ids_that_are_not_file_names_are_accepted(tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hypothesis
+import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from screening.answer import Answer, Mode
 from screening.calibration import LEAST_SLOPE, UNCALIBRATED, Calibration, Curve, Shifts, logit, sigmoid
@@ -22,7 +25,15 @@ from tests.trainer.coloured import sample_of
 from tests.trainer.scripted_engine import make_checkpoint
 from trainer.__main__ import main
 from trainer.evaluation.calibrate.evidence import Answered, CalibrationError, ReadAnswer
-from trainer.evaluation.calibrate.fit import FOLDS, METHODS, choose, isotonic, platt, position_shifts
+from trainer.evaluation.calibrate.fit import (
+    FOLDS,
+    METHODS,
+    choose,
+    isotonic,
+    likeliest_line,
+    platt,
+    position_shifts,
+)
 from trainer.evaluation.calibrate.fit import calibrate as fit
 from trainer.evaluation.evaluate.identity import EndpointModel, Identity
 from trainer.evaluation.evaluate.predictions import Prediction, open_predictions
@@ -65,6 +76,20 @@ def test_a_model_that_is_surer_where_it_is_wrong_gets_no_order_from_it() -> None
 def test_answers_that_a_line_separates_do_not_make_it_infinitely_steep() -> None:
     found = platt([Answered(False, p / 100, p > 50) for p in range(1, 100)])
     assert found.slope < 100
+
+
+@hypothesis.given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0.001, 0.999), st.floats(0.01, 5000)), min_size=1, max_size=6)
+)
+@hypothesis.example([(0.9, 0.0233, 29.0), (1.0, 0.9991, 1104.0), (0.999996, 0.0233, 12.0)])
+def test_the_likeliest_line_is_found_wherever_the_answers_lie(groups: list[tuple[float, float, float]]) -> None:
+    """The mean of the targets, and their mean weighted by the log-odds, are those of the line. The example's line is
+    missed by whole steps of Newton's method."""
+    probabilities, target, weights = map(np.array, zip(*groups, strict=True))
+    x = np.array([logit(probability) for probability in probabilities])
+    slope, intercept = likeliest_line(x, target, weights)
+    off = weights * (target - np.exp(-np.logaddexp(0.0, -(slope * x + intercept)))) / weights.sum()
+    assert abs(off.sum()) < 1e-4 and abs(off @ x) < 1e-4
 
 
 def test_isotonic_regression_equals_a_calculation_by_hand() -> None:

@@ -227,6 +227,26 @@ def test_the_report_names_the_products_if_they_have_several_samples(
     assert logged == ["p0"] * 4 + ["p1"] * 3
 
 
+class NotLooking(Scripted):
+    """Gives every question the same answer, so the pictures need not be those of its sample."""
+
+    def reply(self, _: Pictures) -> Reply:
+        return Reply(thought("A"), "stop", (), prompt_tokens=100, completion_tokens=10)
+
+
+def test_samples_without_a_product_count_as_one_if_they_show_one_original(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    lines = [json.loads(line) | {"product": ""} for line in (data / "samples.jsonl").read_text().splitlines()]
+    (data / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    original = (data / "pictures/s0/original.png").read_bytes()
+    for number in range(1, 4):
+        (data / f"pictures/s{number}/original.png").write_bytes(original)
+    assert main(["split", "--data", str(data), "--out", str(tmp_path / "split"), "--shares", "0,1,0,0"]) == 0
+    result = go(checkpoint, tmp_path / "split" / "testing", tmp_path / "out", NotLooking(truth))
+    assert (result.data.evaluated, result.data.products) == (7, 4)
+
+
 def test_another_evaluation_is_not_mixed_in(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     go(checkpoint, data, out, Scripted(truth))

@@ -155,6 +155,12 @@ def test_the_log_of_a_finished_evaluation_is_in_the_order_of_the_data(endpoint, 
     assert [line["id"] for line in logged(order.out)] == [f"s{n}" for n in range(COUNT)]
 
 
+def test_an_evaluation_on_a_frozen_test_set_is_marked(order, clock, tmp_path):
+    assert main(["split", "--data", str(order.data), "--out", str(tmp_path / "split"), "--shares", "0,1,0,0"]) == 0
+    assert evaluate_endpoint(replace(order, data=tmp_path / "split" / "testing"), clock).data.frozen
+    assert not evaluate_endpoint(replace(order, out=tmp_path / "other"), clock).data.frozen
+
+
 def test_it_is_compared_with_a_checkpoints_evaluation(endpoint, order, clock, tmp_path):
     endpoint.speak = lambda asked: Say(thought("A")) if asked.sample in (1, 2) else honest(asked)
     evaluate_endpoint(order, clock)
@@ -279,6 +285,13 @@ def test_a_higher_limit_requests_only_the_missing_answers(endpoint, order, clock
     assert evaluate_endpoint(replace(order, limit=2), clock).data.evaluated == 2
     assert evaluate_endpoint(order, clock).data.evaluated == COUNT
     assert asked_about(endpoint) == Counter(range(COUNT))
+
+
+def test_a_run_with_only_refused_questions_left_ends(endpoint, order, clock):
+    evaluate_endpoint(replace(order, limit=4), clock)
+    endpoint.speak = lambda asked: Say("our policy", status=400) if asked.sample == 4 else honest(asked)
+    result = evaluate_endpoint(order, clock)
+    assert (result.data.evaluated, result.endpoint.refused) == (COUNT, 1)
 
 
 def test_a_budget_counts_over_all_runs(endpoint, order, clock):

@@ -19,6 +19,7 @@ from screening.checkpoint.manifest import (
     write_manifest,
 )
 from screening.prompt import COMPACT
+from tests.screening.checkpoint.test_domain import make_domain
 from tests.trainer.coloured import sample_of
 from trainer.__main__ import main
 from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, now, versions
@@ -97,6 +98,18 @@ def test_a_score_on_the_data_that_confidence_was_fitted_on_is_refused(
     result = evaluation(tmp_path / "cot", calibrated, Mode.COT)
     assert main(["card", "--checkpoint", str(checkpoint), "--evaluations", str(result)]) == 2
     assert "fitted on" in capsys.readouterr().err
+
+
+def test_a_score_on_the_data_that_the_domain_was_fitted_on_is_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    domain = make_domain()
+    assert domain.calibration.data == ("sha256:0",)
+    described = read_manifest(checkpoint).model_copy(update={"domain": domain})
+    store_manifest(described, checkpoint)
+    result = evaluation(tmp_path / "cot", described, Mode.COT)
+    assert main(["card", "--checkpoint", str(checkpoint), "--evaluations", str(result)]) == 2
+    assert "its domain was fitted on" in capsys.readouterr().err
 
 
 def test_a_score_on_the_data_by_which_the_weights_were_chosen_is_refused(

@@ -18,7 +18,8 @@ from screening.checkpoint.manifest import Decoding
 from screening.checkpoint.registry import CANDIDATE, PRODUCTION, Registry
 from screening.prompt import COMPACT
 from screening.task import Dimension
-from tests.trainer.published import make_checkpoint, make_data, make_evaluation, say
+from tests.screening.checkpoint.test_domain import make_domain
+from tests.trainer.published import loosen, make_checkpoint, make_data, make_evaluation, say
 from trainer.__main__ import main
 from trainer.evaluation.compare.paired import difference_interval
 from trainer.evaluation.compare.pairs import read_pairs
@@ -129,6 +130,29 @@ def test_a_version_that_lost_the_places_is_promoted_by_force_only(
     assert said not in (shop.folder / "gate-2-silent" / "gate.md").read_text()
 
 
+def test_a_dimension_that_only_production_knows_is_compared_with_production(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.version("four", wrong=OLD_WRONG)
+    assert shop.promote("four", 1) == 0
+    three = {"dimensions": tuple(one for one in Dimension if one is not Dimension.EXTENSION)}
+    lost = f"score, {Dimension.EXTENSION.title}"
+    shop.version("worse", contract=three, wrong=range(0, 200, 4))
+    assert shop.promote("worse", 2, production="four") == 1
+    assert f"{lost}, against production" in capsys.readouterr().err
+    shop.version("better", contract=three, wrong=range(0, 200, 20))
+    assert shop.promote("better", 3, production="four") == 0
+    named = [title(Criterion(**one)) for one in shop.gate("3-better")["criteria"] if one["name"] == lost]
+    assert named == [f"{lost}, against production"]
+    said = f"was not trained on these dimensions, and production was: {Dimension.EXTENSION.title}."
+    assert said in (shop.folder / "gate-3-better" / "gate.md").read_text()
+
+    shop.version("last", contract=three, wrong=range(0, 200, 40))
+    shutil.rmtree(shop.folder / "store" / "better")
+    assert shop.promote("last", 4, production="better") == 0, "a lost production version can be replaced"
+    assert "It is not known whether production was" in (shop.folder / "gate-4-last" / "gate.md").read_text()
+
+
 def test_the_store_may_be_mounted_elsewhere_than_where_it_was_published(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -232,6 +256,25 @@ def test_never_saying_none_fails_recall_and_precision(shop: Shop) -> None:
     found = criteria(shop, {}, {"texts": {n: say("A") for n in none}})
     assert {"N recall, floor", "N recall, against production", "N precision, floor"} <= failed(found)
     assert found["N recall, floor"].measured == 0 and found["N precision, floor"].measured is None
+
+
+def test_a_production_that_never_says_none_is_nothing_to_be_worse_than(shop: Shop) -> None:
+    none = [n for n in range(200) if n % 10 in (4, 7)]
+    found = criteria(shop, {"texts": {n: say("A") for n in none}}, {"wrong": range(0, 200, 20)})
+    precision = found["N precision, against production"]
+    assert (precision.production, precision.measured, precision.passed) == (None, None, True)
+    assert failed(found) == set()
+
+
+def test_a_production_whose_answers_cannot_be_read_is_replaced_without_force(shop: Shop) -> None:
+    shop.version("broken", texts=dict.fromkeys(range(200), "no answer"))
+    assert shop.run("promote", "1", "--force", "--reason", "by mistake") == 0
+    shop.version("mended", wrong=range(0, 200, 20))
+    assert shop.promote("mended", 2, production="broken") == 0
+    assert shop.production() == 2
+    unmeasured = {one["name"] for one in shop.gate("2-mended")["criteria"] if one["measured"] is None}
+    assert unmeasured == {"N precision", "position of choices", "calibration error"}
+    assert "Where production has no value" in (shop.folder / "gate-2-mended" / "gate.md").read_text()
 
 
 def test_saying_none_too_often_fails_precision(shop: Shop) -> None:
@@ -418,17 +461,36 @@ def test_part_of_the_data_training_data_and_unproved_checkpoints_are_refused(
     sure = make_checkpoint(shop.folder / "store" / "sure", "sure", calibration=fitted)
     make_evaluation(shop.folder / "evaluation-sure", data, sure)
     register(shop.registry, shop.folder / "store" / "sure", sure)
-    assert shop.promote("sure", 3) == 2 and "confidence was fitted on the data of --data" in capsys.readouterr().err
+    assert shop.promote("sure", 3) == 2 and "was fitted on the data of --data" in capsys.readouterr().err
+    plain = make_domain()
+    domain = plain.model_copy(update={"calibration": plain.calibration.model_copy(update={"data": (digest,)})})
+    described = make_checkpoint(shop.folder / "store" / "described", "described", domain=domain)
+    make_evaluation(shop.folder / "evaluation-described", data, described)
+    number = register(shop.registry, shop.folder / "store" / "described", described).number
+    assert shop.promote("described", number) == 2
+    assert "its domain was fitted on the data of --data" in capsys.readouterr().err
     validated = {"sft": {"digest": "sha256:0", "validation": {"digest": digest}}}
     chosen = make_checkpoint(shop.folder / "store" / "chosen", "chosen", data=validated)
     make_evaluation(shop.folder / "evaluation-chosen", data, chosen)
     register(shop.registry, shop.folder / "store" / "chosen", chosen)
-    assert shop.promote("chosen", 4) == 2 and "weights were chosen on the data of --data" in capsys.readouterr().err
+    assert shop.promote("chosen", 5) == 2 and "weights were chosen on the data of --data" in capsys.readouterr().err
     unproved = make_checkpoint(shop.folder / "store" / "unproved", "unproved", proved=False)
     register(shop.registry, shop.folder / "store" / "unproved", unproved)
-    assert shop.run("promote", "5", "--force", "--reason", "x") == 2 and "no probes" in capsys.readouterr().err
+    assert shop.run("promote", "6", "--force", "--reason", "x") == 2 and "no probes" in capsys.readouterr().err
     (shop.folder / "store" / "part" / "model.safetensors").write_text("changed")
     assert shop.promote("part", 1) == 2 and "bytes" in capsys.readouterr().err
+    assert shop.production() is None
+
+
+def test_a_version_that_was_changed_after_it_was_published_is_not_promoted(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.version("one", wrong=OLD_WRONG)
+    loosen(shop.folder / "store" / "one")
+    for command in (lambda: shop.promote("one", 1), lambda: shop.run("promote", "1", "--force", "--reason", "x")):
+        assert command() == 2
+        said = capsys.readouterr().err
+        assert f"{shop.folder / 'store' / 'one'}: " in said and "recorded on something else" in said
     assert shop.production() is None
 
 

@@ -1,5 +1,5 @@
 # ruff: noqa: F401, F811 - fixtures of another module
-"""Moves of the alias: roll-back, a move that was killed, and two promoters at once."""
+"""Moves of the alias: rollback, a move that was killed, and two promoters at once."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from screening.checkpoint.registry import PRODUCTION, Registry
 from tests.trainer import forked
+from tests.trainer.published import loosen
 from tests.trainer.release.test_promote import Shop, data, shop
 from trainer.release.promote.moves import MoveError, move, previous, read_history
 
@@ -41,6 +42,20 @@ def test_a_rollback_to_a_damaged_directory_is_refused(shop: Shop, capsys: pytest
         shop.run("promote", str(number), "--force", "--reason", "x")
     (shop.folder / "store" / "one" / "model.safetensors").unlink()
     assert shop.run("rollback", "--reason", "x") == 2 and "missing" in capsys.readouterr().err
+    assert shop.production() == 2
+
+
+def test_a_rollback_to_a_directory_that_was_changed_by_hand_is_refused(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate(("one", "two"), 1):
+        shop.version(name)
+        shop.run("promote", str(number), "--force", "--reason", "x")
+    loosen(shop.folder / "store" / "one")
+    capsys.readouterr()
+    assert shop.run("rollback", "--reason", "x") == 2
+    said = capsys.readouterr().err
+    assert f"{shop.folder / 'store' / 'one'}: " in said and "recorded on something else" in said
     assert shop.production() == 2
 
 

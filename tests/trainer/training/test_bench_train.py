@@ -51,7 +51,7 @@ def test_all_three_are_measured(
             {
                 "name": "small",
                 "prompt": "compact",
-                "max_tokens_cot": 160,
+                "max_tokens_cot": 256,
                 "sft_weak": stage,
                 "sft_answer": stage,
                 "hcm_grpo": {**rl, "gradient_checkpointing": False},

@@ -56,7 +56,7 @@ def _train(command: list[str], output: Path) -> None:
 
 def recipe(path: Path, *, batch: int) -> Path:
     sft = {"learning_rate": 1e-3, "batch_size": batch, "epochs": 1, "captions": False}
-    settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": sft, "sft_answer": sft}
+    settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 256, "sft_weak": sft, "sft_answer": sft}
     settings["hcm_grpo"] = {"group_size": 2, "batch_size": 2 * batch, "learning_rate": 0.01, "max_completion_tokens": 8}
     settings["hcm_grpo"] |= {"epochs": 1, "last_epochs": 1, "gradient_checkpointing": False}
     settings["hcm_grpo"]["weight_decay"] = 0.9  # random weights earn no reward and would not learn

@@ -133,7 +133,7 @@ def small_recipe(path: Path, *, sft: dict[str, Any] | None = None, grpo: dict[st
     stage = {"learning_rate": 0.001, "batch_size": 2, "epochs": 1, "captions": False} | (sft or {})
     stage_2 = {"group_size": 2, "batch_size": 2, "learning_rate": 0.01, "max_completion_tokens": 8} | (grpo or {})
     sections = {"sft_weak": stage, "sft_answer": stage, "hcm_grpo": stage_2}
-    path.write_text(yaml.safe_dump({"name": "small", "prompt": "compact", "max_tokens_cot": 160, **sections}))
+    path.write_text(yaml.safe_dump({"name": "small", "prompt": "compact", "max_tokens_cot": 256, **sections}))
     return str(path)
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
-from screening.checkpoint.manifest import read_manifest, verify
+from screening.checkpoint.manifest import ImageContract, read_manifest, verify
 from screening.prompt import COMPACT
 from tests.trainer.contracts import SMALL
 from trainer.__main__ import main
-from trainer.data_directory import data_digest, read_samples
+from trainer.data_directory import data_digest, read_picture, read_samples
 from trainer.reward import completion_text, reward_functions
 from trainer.training.hard_cases.cases import Cases
 from trainer.training.hard_cases.record import write_hard_cases
@@ -46,7 +47,7 @@ def hard_cases(tmp_path_factory: pytest.TempPathFactory, small_data: Path, small
 def recipe(tmp_path: Path) -> str:
     stage = {"learning_rate": 0.001, "captions": False}
     path = tmp_path / "small.yaml"
-    settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": stage, "sft_answer": stage}
+    settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 256, "sft_weak": stage, "sft_answer": stage}
     path.write_text(yaml.safe_dump({**settings, "hcm_grpo": SETTINGS}))
     return str(path)
 
@@ -251,6 +252,27 @@ def test_a_step_in_two_passes_of_half_a_group_trains_as_one_pass_of_the_group(
         difference = (halves[name] - change).abs().max()
         assert difference <= tolerance * change.abs().max() + 3e-7, name
     assert max(change.abs().max() for change in whole.values()) > 1e-3
+
+
+def test_a_step_in_several_passes_reads_each_of_its_pictures_once(
+    small_data: Path, small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counted(data: Path, file: str, image: ImageContract) -> Image.Image:
+        read.append(file)
+        return read_picture(data, file, image)
+
+    monkeypatch.setattr("trainer.training.sft.rows.read_picture", counted)
+    samples = read_samples(small_data)
+    settings = HcmGrpoRecipe(**SETTINGS | {"batch_size": 2, "gradient_accumulation": 4})
+    rewards = reward_functions("dpa", {sample.id: sample for sample in samples})
+    rows = dataset(rollout_rows(samples, COMPACT), small_data, SMALL)
+    trainer = build_trainer(small_checkpoint, rows, rewards, settings, tmp_path)
+    passes = [[row["id"] for row in batch] for batch in trainer.get_train_dataloader()]
+    asked = samples[:4]
+    assert passes == [[sample.id for sample in asked for _ in range(2)]] * 4
+    assert sorted(read) == sorted(file for sample in asked for file in sample.files)
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ def scaled_down(path: Path, **changed: object) -> str:
     sft |= {"gradient_checkpointing": False}
     grpo = {"epochs": 1, "last_epochs": 0, "group_size": 2, "batch_size": 12, "learning_rate": 0.01, "vllm": "none"}
     grpo |= {"max_completion_tokens": 8, "cut_rollouts": True, "gradient_checkpointing": False}
-    settings = {"extends": "paper-prompt", "max_tokens_cot": 99, "sft_answer": sft, "hcm_grpo": grpo}
+    settings = {"extends": "paper-prompt", "max_tokens_cot": 256, "sft_answer": sft, "hcm_grpo": grpo}
     path.write_text(yaml.safe_dump({**settings, **changed}))
     return str(path)
 

@@ -48,10 +48,11 @@ AT_MOMENTS = pytest.mark.parametrize(
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     """Nine and ten steps, so that states and kills are both within epochs and on their borders."""
-    sft = {"epochs": 3, "batch_size": 2, "learning_rate": 0.003, "captions": False}
+    sft = {"epochs": 3, "batch_size": 2, "learning_rate": 0.003, "captions": False, "save_steps": SAVE_STEPS}
     grpo = {"epochs": 2, "last_epochs": 1, "group_size": 2, "batch_size": 4, "learning_rate": 0.01}
+    grpo |= {"save_steps": SAVE_STEPS}
     grpo |= {"max_completion_tokens": 6, "gradient_checkpointing": False}
-    settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": sft, "sft_answer": sft}
+    settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 256, "sft_weak": sft, "sft_answer": sft}
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump({**settings, "hcm_grpo": grpo}))
     return path
@@ -102,6 +103,19 @@ def test_interrupted_training_of_adapters_ends_with_the_weights_of_an_uninterrup
     check_that_kills_change_nothing(command, small_checkpoint, tmp_path, MOMENTS[2:3])
 
 
+def test_a_continued_run_saves_as_often_as_its_recipe_says_now(
+    recipe: Path, small_data: Path, small_checkpoint: Path, tmp_path: Path
+) -> None:
+    command = ["sft", "--stage", "answer-driven", "--recipe", str(recipe), "--data", str(small_data)]
+    command += ["--checkpoint", str(small_checkpoint), "--out", str(tmp_path / "out"), "--tracking-uri", "none"]
+    settings = yaml.safe_load(recipe.read_text())
+    for save_steps, taken, saved in ((4, 4, {"checkpoint-4"}), (1, 1, {"checkpoint-4", "checkpoint-5"})):
+        settings["sft_answer"]["save_steps"] = save_steps
+        recipe.write_text(yaml.safe_dump(settings))
+        assert run_process(command, "transformers.Trainer.training_step", taken + 1) == -signal.SIGKILL
+        assert {state.name for state in (tmp_path / "out" / "trl").glob("checkpoint-*")} == saved
+
+
 def check_that_kills_change_nothing(command: list[str], start: Path, directory: Path, moments: Moments) -> None:
     """A run that ends normally, and one that is killed at each moment in turn."""
     command += ["--tracking-uri", "none", "--out"]
@@ -142,7 +156,7 @@ def _train(command: list[str], function: str | None, call: int) -> None:
     # Random weights earn no reward and would not learn.
     patch.setattr(trainer.training.hcm_grpo.train, "reward_functions", lambda *_: [_noise])
     for stage in (trainer.training.sft.train, trainer.training.hcm_grpo.train):
-        patch.setattr(stage, "arguments", _saving_and_logging_often(stage.arguments))
+        patch.setattr(stage, "arguments", _logging_every_step(stage.arguments))
     if function:
         _end_at(patch, function, call)
     raise SystemExit(main(command))
@@ -152,10 +166,10 @@ def _noise(completions: Any, **_: Any) -> list[float]:
     return [zlib.crc32(completion_text(completion).encode()) % 7 / 7 for completion in completions]
 
 
-def _saving_and_logging_often(arguments: Callable[..., Any]) -> Callable[..., Any]:
+def _logging_every_step(arguments: Callable[..., Any]) -> Callable[..., Any]:
     def changed(*given: Any) -> Any:
         made = arguments(*given)
-        made.save_steps, made.logging_steps = SAVE_STEPS, 1
+        made.logging_steps = 1
         return made
 
     return changed

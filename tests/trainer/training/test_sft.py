@@ -52,7 +52,7 @@ def recipe(tmp_path: Path) -> str:
     path = tmp_path / "small.yaml"
     stage = "{epochs: 1, batch_size: 2, learning_rate: 0.001, captions: %s}"
     path.write_text(
-        "name: small\nprompt: compact\nmax_tokens_cot: 160\n"
+        "name: small\nprompt: compact\nmax_tokens_cot: 256\n"
         f"sft_weak: {stage % 'true'}\nsft_answer: {stage % 'false'}\n"
     )
     return str(path)
@@ -343,7 +343,7 @@ def test_boxes_that_do_not_fit_into_the_positions_are_refused_before_the_trainin
     most = 1024 - 256 - tokens.prompt  # fits without the sentence that asks for places
     path = Path(recipe)
     text = path.read_text().replace("captions: false}", "captions: false, locate: 1.0}")
-    path.write_text(text.replace("max_tokens_cot: 160", f"max_tokens_cot: {most}"))
+    path.write_text(text.replace("max_tokens_cot: 256", f"max_tokens_cot: {most}"))
     longer = shutil.copytree(checkpoint, tmp_path / "longer")
     fields = {name: getattr(manifest, name) for name in ("name", "version", "prompt", "image")}
     parent = write_manifest(longer, decoding=Decoding(max_tokens_cot=most), **fields)

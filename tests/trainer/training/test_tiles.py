@@ -29,7 +29,7 @@ SETTINGS = {"group_size": 2, "batch_size": 4, "learning_rate": 0.01, "max_comple
 
 def write_recipe(path: Path, **settings: object) -> str:
     stage = {"epochs": 1, "batch_size": 2, "learning_rate": 0.001, "captions": False}
-    content = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": stage, "sft_answer": stage}
+    content = {"name": "small", "prompt": "compact", "max_tokens_cot": 256, "sft_weak": stage, "sft_answer": stage}
     path.write_text(yaml.safe_dump({**content, **settings}))
     return str(path)
 

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from trl import SFTConfig
 
-from screening.checkpoint.manifest import read_manifest
+from screening.checkpoint.manifest import read_manifest, store_manifest
 from screening.checkpoint.registry import without_password
 from screening.prompt import COMPACT
 from tests.trainer.contracts import SMALL
@@ -195,7 +195,7 @@ def recipe(tmp_path: Path) -> str:
     path = tmp_path / "small.yaml"
     stage = "{epochs: 1, batch_size: 2, learning_rate: 0.001, captions: %s}"
     path.write_text(
-        "name: small\nprompt: compact\nmax_tokens_cot: 160\n"
+        "name: small\nprompt: compact\nmax_tokens_cot: 256\n"
         f"sft_weak: {stage % 'true'}\nsft_answer: {stage % 'false'}\n"
     )
     return str(path)
@@ -243,6 +243,31 @@ def test_a_killed_training_continues_in_its_run(
     assert [step for step, _ in losses] == [1, 2, 3, 4, 5, 6]
     assert [step for step, _ in history(store, "loss")] == [1, 2, 3, 4, 5, 6]
     assert dict(history(store, "loss")) == pytest.approx(dict(losses)), "step 5 was repeated, with the same result"
+
+
+def test_a_finished_training_sends_what_the_store_missed_and_changes_nothing(
+    recipe: str, small_data: Path, small_checkpoint: Path, store: Store, logged_steps: None, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    checkpoint, log = run / "checkpoint", run / "log.json"
+    command = ["sft", "--stage", "answer-driven", "--recipe", recipe, "--checkpoint", str(small_checkpoint)]
+    command += ["--data", str(small_data), "--out", str(run)]
+    assert main([*command, "--tracking-uri", "none"]) == 0
+    scored = read_manifest(checkpoint).model_copy(update={"scores": {"cot": {"percent": 93.7}}})
+    store_manifest(scored, checkpoint)
+    written = log.read_text()
+    summary = json.loads(written)[-1]
+
+    assert main(command) == 0
+    assert read_manifest(checkpoint) == scored and log.read_text() == written
+    assert [step for step, _ in history(store, "loss")] == [1, 2, 3]
+    assert history(store, "train_loss") == [(3, pytest.approx(summary["train_loss"]))] and summary["train_loss"] > 0
+    assert only_run(store).data.tags["checkpoint"] == scored.digest
+
+    shutil.rmtree(checkpoint)  # as if a kill had come before it was written
+    assert main(command) == 0
+    assert read_manifest(checkpoint).files == scored.files
+    assert log.read_text() == written, "the summary is still that of the steps"
 
 
 def test_a_wrong_tracking_address_ends_with_status_2(

@@ -74,7 +74,7 @@ def test_stage_2_counts_the_tokens_of_its_question(
 ) -> None:
     stage = {"learning_rate": 0.01, "captions": False}
     grpo = {"learning_rate": 0.01, "max_completion_tokens": 8}
-    settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": stage, "sft_answer": stage}
+    settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 256, "sft_weak": stage, "sft_answer": stage}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump({**settings, "hcm_grpo": grpo}))
     samples = read_samples(small_data)
     names = tuple(sample.id for sample in samples)

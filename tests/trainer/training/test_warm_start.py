@@ -52,7 +52,7 @@ def train(runs: Path, small_data: Path, small_checkpoint: Path) -> Iterator[Trai
 
     def run(name: str, after: str | None = None, hard: int = 0, **changes: Any) -> int:
         stage = {"learning_rate": 0.001, "captions": False}
-        recipe = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": stage, "sft_answer": stage}
+        recipe = {"name": "small", "prompt": "compact", "max_tokens_cot": 256, "sft_weak": stage, "sft_answer": stage}
         path = runs / f"{name}.yaml"
         path.write_text(yaml.safe_dump({**recipe, "hcm_grpo": SETTINGS | changes}))
         command = ["hcm-grpo", "--recipe", path, "--checkpoint", small_checkpoint, "--data", small_data]
@@ -79,7 +79,10 @@ def test_a_warm_start_gives_the_same_weights_as_training_the_first_epochs_again(
     left.mkdir(parents=True)
     (left / "half").touch()
     shutil.copy(runs / f"whole-{name}" / "run.json", runs / f"after-{name}")  # the run was already claimed
-    assert train(f"after-{name}", after="first", epochs=2, last_epochs=1, last_parts=parts) == 0
+    assert train(f"after-{name}", after="first", epochs=2, last_epochs=1, last_parts=parts, save_steps=1) == 0
+    states = (runs / f"after-{name}" / "trl").glob("checkpoint-*")
+    one, other = sorted(int(state.name.rpartition("-")[2]) for state in states)
+    assert other - one == 1, "it saves as often as its own recipe says"
     assert weights(runs / f"after-{name}") == weights(runs / f"whole-{name}")
     assert weights(runs / f"after-{name}") != weights(runs / "first")
 

@@ -98,9 +98,10 @@ async def _ask(
     todo = [question for question in questions if not is_settled(steps[question.id])]
     if not todo:
         return Outcome()
+    answers = sum(reply.refusal is None for reply in replies)
     async with order.connect(clock) as endpoint:
         with _bar(order.method, steps, meter, endpoint) as watch:
-            workers = Workers(endpoint, meter, order.concurrency)
+            workers = Workers(endpoint, meter, order.concurrency, answers=answers)
             teacher = Teacher(method, workers, replies, data=order.data, picture_size=order.picture_size, watch=watch)
             return await teacher.ask_all(todo)
 

@@ -100,6 +100,7 @@ def collect(service: ReviewService, out: Path) -> Snapshot:
         return there
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunMismatch(f"{out} holds other files; name another --out")
+    out = out.resolve()  # nothing can be renamed to a link or to `.`
     with _locked(partial_path(out)) as partial:
         for _ in range(ROUNDS):
             try:

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from trainer.data.compose.cutout import SOLID
 from trainer.data.compose.layout import Placement
+from trainer.data.compose.white import on_white
 
 _WHITE = (255, 255, 255)
 
@@ -70,9 +71,7 @@ def make_canvas(product: Image.Image, placement: Placement, reference: Image.Ima
     size = (placement.width, placement.height)
     layer = Image.new("RGBA", (side, side))
     layer.paste(product.resize(size, Image.Resampling.LANCZOS), (placement.left, placement.top))
-    background = Image.new("RGBA", reference.size, _WHITE)
-    flat = Image.alpha_composite(background, reference.convert("RGBA")).convert("RGB")
-    return Canvas(layer, ImageOps.fit(flat, (side, side), Image.Resampling.LANCZOS))
+    return Canvas(layer, ImageOps.fit(on_white(reference), (side, side), Image.Resampling.LANCZOS))
 
 
 def _side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:

@@ -119,7 +119,7 @@ def _question(sample: Composed) -> dict[str, Any]:
 def _left_line(one: Left, maker: str) -> dict[str, str]:
     return {
         "product": one.source.name,
-        "file": one.source.path.name,
+        "file": one.source.file,
         "reason": one.error.reason,
         "detail": one.error.message,
         "painted_by": maker,

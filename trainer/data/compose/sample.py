@@ -17,7 +17,7 @@ from trainer.data.compose.measure import Measures, least_difference, measure, re
 from trainer.data.compose.order import Order, Tools, origin
 from trainer.data.compose.paste import paste
 from trainer.data.compose.seeds import seed_of
-from trainer.data.compose.sources import Source, choose_reference, read_photo
+from trainer.data.compose.sources import Source, as_original, choose_reference, read_photo
 
 
 class Composed(BaseModel):
@@ -65,7 +65,7 @@ class Composer:
             OSError: a file cannot be written.
         """
         reference = choose_reference(self._order.seed, product, self._tools.references)
-        key = json_digest([self._origin, product.id, product.name, product.path.name, product.digest, reference.digest])
+        key = json_digest([self._origin, product.id, product.name, product.file, product.digest, reference.digest])
         found = self._on_disk(product, key)
         if found and found.least_difference is not None and all(self._intact(found, file) for file in found.files):
             refuse_repeated(found.least_difference)
@@ -80,7 +80,7 @@ class Composer:
             key=key,
             id=product.id,
             product=product.name,
-            source=product.path.name,
+            source=product.file,
             reference=reference.name,
             layout=placement.layout,
             made_by=self._tools.maker,
@@ -128,10 +128,8 @@ class Composer:
         return paste(picture, canvas) if self._order.paste else picture
 
     def _write_steps(self, sample: Composed, photo: Image.Image, cut: CutOut, canvas: Canvas) -> None:
-        original = on_white(photo)
-        original.thumbnail((self._order.side, self._order.side), Image.Resampling.LANCZOS)
         steps = {
-            picture_file(sample.id, "original"): original,
+            picture_file(sample.id, "original"): as_original(photo, self._order.side),
             step_file(sample.id, "cutout"): cut.picture,
             step_file(sample.id, "placeholder"): canvas.placeholder,
             step_file(sample.id, "initial"): canvas.initial,
@@ -157,9 +155,3 @@ class Composer:
 
     def _intact(self, sample: Composed, file: str) -> bool:
         return is_intact(self._order.out, file, sample.files.get(file))
-
-
-def on_white(photo: Image.Image) -> Image.Image:
-    """The photo as RGB, with white where it is transparent."""
-    white = Image.new("RGBA", photo.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, photo.convert("RGBA")).convert("RGB")

@@ -33,7 +33,7 @@ class Segmenter(Protocol):
         """Return the photo as RGBA of the same size, transparent where the product is not.
 
         Args:
-            photo: upright sRGB, RGB or RGBA.
+            photo: upright sRGB, RGB or RGBA; see `white.on_white` for the colours of transparent pixels.
 
         Raises:
             Failed: this segmenter cannot handle the photo; the message says why.

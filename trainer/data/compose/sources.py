@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,12 @@ from pathlib import Path
 from PIL import Image
 
 from screening.errors import ImageError
-from screening.images import ImageLimits, accept, decode
+from screening.images import MIN_SIDE, ImageLimits, accept, decode
 from trainer.data.compose.failures import ComposeError, Failed, Reason
 from trainer.data.compose.seeds import seed_of
+from trainer.data.compose.white import on_white
+from trainer.data_directory import SAMPLES_NAME
+from trainer.runs.run_directory import ORIGIN_NAME
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif"})
 LIMITS = ImageLimits(max_bytes=64 * 2**20, max_pixels=100_000_000)
@@ -33,6 +37,11 @@ class Source:
     """Hex SHA-256 of the file."""
 
     @property
+    def file(self) -> str:
+        """Name of the file, for records."""
+        return _printable(self.path.name)
+
+    @property
     def id(self) -> str:
         """Name of the sample that is made from this photo: letters, digits and hyphens, different for each file."""
         plain = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")[:40]
@@ -43,7 +52,8 @@ def products_in(directory: Path) -> list[Source]:
     """The product photos in a directory, in the order of their sample ids.
 
     A file `mug.png` shows the product `mug`, and each file in a folder `mug` shows it too. A file that cannot be opened
-    is listed as well, and fails later under its own name.
+    is listed as well, and fails later under its own name. Folders with the output of a command are passed over, so
+    `--out` may be one of them.
 
     Raises:
         ComposeError: the directory is missing or contains no pictures.
@@ -91,16 +101,38 @@ def read_photo(source: Source) -> Image.Image:
     return photo.convert("RGB") if opaque else photo
 
 
+def as_original(photo: Image.Image, side: int) -> Image.Image:
+    """The photo as the original of a question: RGB, with white where it is transparent.
+
+    Its longer side has at most `side` pixels, or so many that the shorter one keeps `MIN_SIDE`, which every later stage
+    and the service need.
+    """
+    original = on_white(photo)
+    side = max(side, math.ceil(MIN_SIDE * max(photo.size) / min(photo.size)))
+    original.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return original
+
+
 def _sources(directory: Path, *, folders: bool) -> Iterator[Source]:
     if not directory.is_dir():
         raise ComposeError(f"{directory} is not a directory")
     for path in sorted(directory.iterdir()):
-        if path.is_dir() and folders:
+        if folders and path.is_dir() and not _is_output(path):
             for inner in sorted(path.iterdir()):
                 if _is_picture(inner):
-                    yield Source(inner, path.name, _digest(inner))
+                    yield Source(inner, _printable(path.name), _digest(inner))
         elif _is_picture(path):
-            yield Source(path, path.stem, _digest(path))
+            yield Source(path, _printable(path.stem), _digest(path))
+
+
+def _printable(name: str) -> str:
+    """A file name, with escapes for bytes that are not UTF-8."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def _is_output(folder: Path) -> bool:
+    """Whether a folder holds what a command has written. Its contact sheet shows no product."""
+    return any((folder / name).exists() for name in (ORIGIN_NAME, SAMPLES_NAME))
 
 
 def _is_picture(path: Path) -> bool:
@@ -112,4 +144,4 @@ def _digest(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
-        return hashlib.sha256(f"unreadable {path.name}".encode()).hexdigest()
+        return hashlib.sha256(f"unreadable {_printable(path.name)}".encode()).hexdigest()

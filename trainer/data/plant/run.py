@@ -61,7 +61,7 @@ def plant(order: Order, workers: int = 1) -> Result:
         records += made
         if failed:
             reason, detail = failed
-            left.append({"product": source.name, "file": source.path.name, "reason": reason, "detail": detail})
+            left.append({"product": source.name, "file": source.file, "reason": reason, "detail": detail})
     return _write(order, records, left)
 
 

@@ -19,9 +19,9 @@ from screening.runtime.digests import file_sha256, json_digest
 from trainer.data.compose.cutout import checked
 from trainer.data.compose.failures import Failed, Reason
 from trainer.data.compose.files import is_intact
-from trainer.data.compose.sample import on_white
 from trainer.data.compose.seeds import seed_of
-from trainer.data.compose.sources import Source, choose_reference, read_photo
+from trainer.data.compose.sources import Source, as_original, choose_reference, read_photo
+from trainer.data.compose.white import on_white
 from trainer.data.plant.order import Order
 from trainer.data.render.cutouts import CutOut
 from trainer.data.render.dataset import jpegs, record_of
@@ -64,7 +64,7 @@ class Planter:
         for number in range(self._order.count):
             seed = seed_of(self._order.seed, "plant", source.digest, number)
             name = f"{source.id}-{seed:016x}"
-            key = json_digest([self._order.origin, source.name, source.path.name, source.digest, number])
+            key = json_digest([self._order.origin, source.name, source.file, source.digest, number])
             if (found := self._found(name, key)) is None:
                 product = product or self._cut_out(source)
                 found = self._made(name, key, seed, product, source)
@@ -75,9 +75,8 @@ class Planter:
         photo = read_photo(source)
         cut = checked(self._order.cutter.cut(photo))
         _refuse_flat(cut.picture)
-        shown = on_white(photo)
-        shown.thumbnail((self._order.size, self._order.size), Image.Resampling.LANCZOS)
-        product = CutOut(source.name, {"source": source.path.name}, cut.picture, shown)
+        shown = as_original(photo, self._order.size)
+        product = CutOut(source.name, {"source": source.file}, cut.picture, shown)
         facts = {"notes": [str(note) for note in cut.notes], "unsuitable": unsuitable(product)}
         product.attributes |= {name: found for name, found in facts.items() if found}
         return product

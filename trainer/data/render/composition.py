@@ -24,6 +24,8 @@ Floats = NDArray[np.float32]
 
 COARSE = 3
 """Pixels per cell of the light grid."""
+_CHANGED = 0.02
+"""Change of one side of a product that counts, as a share of its height."""
 _STAGES = {"podium": (190, 184, 176), "plinth": (238, 238, 236)}
 
 
@@ -93,14 +95,22 @@ def compose_scene(staging: Staging, scene: Setting, side: int, rng: np.random.Ge
 
 
 def _displaced(place: Place, staging: Staging, sprite: Image.Image) -> Place:
-    """The place of a product that is too small, or partly beyond the nearer edge of the picture."""
-    place = replace(place, height=place.height * staging.scale)
-    if not staging.beyond:
+    """The place of a product that is too small, or partly beyond an edge of the picture.
+
+    That is the nearer edge, or if another defect changed one side of the product, the edge at its other side.
+    """
+    product, place = staging.product, replace(place, height=place.height * staging.scale)
+    if not staging.beyond or not isinstance(product, CutOut):
         return place
     columns = np.flatnonzero(np.asarray(sprite.getchannel("A")).max(0) > 127)
-    half = (columns[-1] - columns[0] + 1) / sprite.height * place.height / 2
-    inset = half * (1 - 2 * staging.beyond)
-    return replace(place, x=inset if place.x < 0.5 else 1 - inset)
+    # In pixels from the middle of the sprite: what is seen, and the right side of the product without other defects.
+    left, right = float(columns[0]) - sprite.width / 2, float(columns[-1]) + 1 - sprite.width / 2
+    own = product.ratio * staging.width * sprite.height / 2
+    change = abs(right - own) - abs(left + own)
+    at_left = change > 0 if abs(change) > _CHANGED * sprite.height else place.x < 0.5
+    inset, aside = (right - left) / 2 * (1 - 2 * staging.beyond), (left + right) / 2
+    scale = place.height / sprite.height
+    return replace(place, x=(inset - aside) * scale if at_left else 1 - (inset + aside) * scale)
 
 
 def _cell(staging: Staging) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from trainer.data.render.photo_edits import EDITS
-from trainer.data.render.photo_facts import Detail, edge_colour, find_copy, find_detail
+from trainer.data.render.photo_facts import Detail, edge_colour, find_copy, find_detail, mirror_shows
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ class CutOut:
     def can_be_copied(self) -> bool:
         """Whether the product has room for a second copy of its detail, in which the copy would be seen."""
         return self.detail is not None and find_copy(self.picture, self.detail) is not None
+
+    @cached_property
+    def can_be_mirrored(self) -> bool:
+        """Whether its detail looks different in a mirror."""
+        return self.detail is not None and mirror_shows(self.picture, self.detail)
 
     @cached_property
     def colour(self) -> tuple[int, int, int]:

@@ -5,14 +5,13 @@
     DIR/contact-sheet.png        an overview of the first samples
     DIR/render.json              arguments and statistics
 
-Sample i depends only on the seed and i, so the number of processes does not matter. Everything is written to a
-temporary directory beside DIR, which is renamed when it is complete.
+Sample i depends only on the seed and i, so the number of processes does not matter. Everything is written to
+DIR/.partial first and moved up when it is complete, render.json last. So DIR may be a mount point or a link.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -33,10 +32,14 @@ from trainer.data.render.picture import Shot
 from trainer.data.render.regions import box_of
 from trainer.data.render.sample import USABLE_COUNTS, Sample, comment_on, make_sample
 from trainer.data.render.staging import Defect
+from trainer.runs.process_lock import LOCK_NAME
+from trainer.runs.run_directory import occupy
 from trainer.runs.worker_processes import map_in_processes
 
 JPEG_QUALITY = 92
 SHEET_SAMPLES = 12
+_UNFINISHED = ".partial"
+"""Folder of the data directory in which everything is written first."""
 
 
 class DatasetError(ScreeningError):
@@ -75,23 +78,22 @@ def write_dataset(order: Order, out: Path, workers: int = 1) -> dict[str, Any]:
 
     Raises:
         DatasetError: `out` holds other files.
+        RunMismatch: another process is writing `out`.
         UserError: a worker process was killed, for example because the memory was full.
     """
     if (summary := _already_drawn(order, out)) is not None:
         return summary
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - {LOCK_NAME, _UNFINISHED}):
         raise DatasetError(f"{out} exists and is not empty; choose another directory or remove it first")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    shutil.rmtree(
-        unfinished, ignore_errors=True
-    )  # left by a killed run with the same process id, as happens in containers
+    out.mkdir(parents=True, exist_ok=True)
+    occupy(out)
+    unfinished = out / _UNFINISHED
+    shutil.rmtree(unfinished, ignore_errors=True)  # left by a killed run
     unfinished.mkdir()
     try:
         statistics = _write(order, unfinished, workers)
-        if out.exists():
-            out.rmdir()
-        unfinished.rename(out)
+        for name in ("pictures", "contact-sheet.png", "samples.jsonl", "render.json"):
+            (unfinished / name).rename(out / name)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return statistics

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from screening.task import Dimension
+from trainer.data.render.cutouts import CutOut
 from trainer.data.render.marks import MARKS
 from trainer.data.render.packaging import Look
 from trainer.data.render.palette import COLOURS, changed, contrasting, nearest
@@ -192,6 +193,8 @@ def _wrong_side(s: Staging, severity: int, rng: np.random.Generator) -> None:
 
 def _floating(s: Staging, severity: int, rng: np.random.Generator) -> None:
     s.gap = {1: 0.045, 2: 0.085, 3: 0.15}[severity]
+    if isinstance(s.product, CutOut):  # a wide one is low in the picture, and such a share of its height few pixels
+        s.gap *= max(1.0, s.product.ratio / 2)
 
 
 def _sunk(s: Staging, severity: int, rng: np.random.Generator) -> None:

@@ -1,4 +1,5 @@
-"""What can be seen in a cut-out: where its fine detail is, whether a copy of it would show, the colour of its side."""
+"""What can be seen in a cut-out: where its fine detail is, whether a copy of it or its mirror image would show, and the
+colour of its side."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ _SHARP = 7.0
 _INSIDE = 0.9
 """Minimum share of a detail, or of a copy of it, that is product."""
 _DIFFERENT = 18.0
-"""Minimum mean difference of a copy from what it covers, of 255."""
+"""Minimum mean difference of a copy from what it covers, and of a detail from its mirror image, of 255."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,15 @@ def find_copy(picture: Image.Image, detail: Detail) -> tuple[float, float] | Non
         if solid[there].mean() >= _INSIDE and seen > best:
             best, found = seen, (dx / solid.shape[1], dy / solid.shape[0])
     return found
+
+
+def mirror_shows(picture: Image.Image, detail: Detail) -> bool:
+    """Whether the detail differs from its mirror image. Stripes across the product and symmetric labels do not."""
+    pixels, solid = _examined(picture)
+    left, top, right, bottom = detail.box(Image.fromarray(solid), 0.75)  # the least that an edit mirrors
+    piece, product = pixels[top:bottom, left:right], solid[top:bottom, left:right] > 0
+    apart = np.abs(piece - piece[:, ::-1])[product & product[:, ::-1]]
+    return len(apart) > 0 and float(apart.mean()) >= _DIFFERENT
 
 
 def edge_colour(picture: Image.Image) -> tuple[int, int, int]:

@@ -58,7 +58,12 @@ PHOTO_KINDS: Mapping[str, Kind] = {
     "details_blurred": Kind(_A, "lettering or details are blurred", _edit("details_blurred"), fits=_DETAILED),
     "details_garbled": Kind(_A, "lettering or details are garbled", _edit("details_garbled"), fits=_DETAILED),
     "details_erased": Kind(_A, "lettering or details are missing", _edit("details_erased"), fits=_DETAILED),
-    "details_mirrored": Kind(_A, "lettering or details are mirrored", _edit("details_mirrored"), fits=_DETAILED),
+    "details_mirrored": Kind(
+        _A,
+        "lettering or details are mirrored",
+        _edit("details_mirrored"),
+        fits=_in_photo(lambda product: product.can_be_mirrored),
+    ),
     "detached": Kind(_S, "its shadow lies apart from it", _detached, fits=_in_photo()),
     "hard": Kind(_S, "its shadow is too hard and dark", _hard, fits=_in_photo()),
     "cut_off": Kind(_L, "it is cut off by the edge", _cut_off, fits=_in_photo()),

@@ -2,6 +2,9 @@
 
     DIR/samples.jsonl                               one object per line, in the order of the ids
     DIR/pictures/<id>/{original,a,b,c,d}.<suffix>
+    DIR/originals/<sha256>.<suffix>                 the original in place of pictures/<id>/original, if the sample has
+                                                    no `product`: samples of one original name one file, by which
+                                                    `trainer.products` tells that they show the same product
 
 Pictures are hard links if the file system allows it, because copies would double the size of a large collection. The
 test set is always copied: a link shares its bytes with the source, so an edit of the source in place would change the
@@ -29,6 +32,8 @@ from trainer.data.split.gather import with_files
 from trainer.data_directory import SAMPLES_NAME, picture_path
 
 PICTURES_NAME = "pictures"
+ORIGINALS_NAME = "originals"
+"""Outside the pictures, where a sample may have any id."""
 _NAMES = ("original", *(option.lower() for option in OPTIONS))
 _PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
@@ -46,10 +51,11 @@ def write_data(directory: Path, items: Sequence[Item], *, copy: bool) -> None:
     pictures = directory / PICTURES_NAME
     pictures.mkdir(parents=True, exist_ok=True)
     lines = []
+    originals: dict[str, str] = {}
     for item in items:
-        files = _files(item)
-        (directory / files[0]).parent.mkdir(exist_ok=True)
+        files = _files(item, originals)
         for source, file, digest in zip(item.sample.files, files, item.digests, strict=True):
+            (directory / file).parent.mkdir(exist_ok=True)
             _place(picture_path(item.directory, source), directory / file, digest, copy=copy)
         lines.append(json.dumps(with_files(item.line, files), ensure_ascii=False) + "\n")
     write_atomically(directory / SAMPLES_NAME, "".join(lines))
@@ -57,12 +63,25 @@ def write_data(directory: Path, items: Sequence[Item], *, copy: bool) -> None:
     for left in sorted(pictures.iterdir()):  # left by a killed run with other data
         if left.is_dir() and left.name not in wanted:
             shutil.rmtree(left)
+    kept = {directory / file for file in originals.values()}
+    for left in sorted((directory / ORIGINALS_NAME).glob("*")):
+        if left not in kept:
+            left.unlink()
 
 
-def _files(item: Item) -> list[str]:
-    """Names of the five pictures, relative to the data directory."""
+def _files(item: Item, originals: dict[str, str]) -> list[str]:
+    """Names of the five pictures, relative to the data directory.
+
+    Args:
+        originals: SHA-256 → name of the originals of samples without a product; a further one is added.
+    """
     folder = f"{PICTURES_NAME}/{_folder(item)}"
-    return [f"{folder}/{name}{Path(file).suffix.lower()}" for name, file in zip(_NAMES, item.sample.files, strict=True)]
+    suffixes = [Path(file).suffix.lower() for file in item.sample.files]
+    files = [f"{folder}/{name}{suffix}" for name, suffix in zip(_NAMES, suffixes, strict=True)]
+    if not item.sample.product.strip():
+        digest = item.digests[0]
+        files[0] = originals.setdefault(digest, f"{ORIGINALS_NAME}/{digest}{suffixes[0]}")
+    return files
 
 
 def _folder(item: Item) -> str:

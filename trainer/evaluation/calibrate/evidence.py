@@ -137,13 +137,18 @@ def _check_usable(directory: Path, evaluation: Evaluation, manifest: Manifest) -
         raise CalibrationError(f"{directory} is an evaluation of {checkpoint.digest}, not of {manifest.digest}")
     if data.frozen:
         raise CalibrationError(
-            f"{directory} is an evaluation on a frozen test set, whose later scores would be too good"
+            f"{directory} is an evaluation on a frozen test set; calibrating on it would inflate later scores. "
+            "Use validation data"
         )
     if data.digest in manifest.scored_on:
-        raise CalibrationError(f"{directory} is an evaluation on the data of the checkpoint's published scores")
+        raise CalibrationError(
+            f"{directory} is an evaluation on the data of the checkpoint's published scores; calibrating on it would "
+            "inflate them. Use validation data"
+        )
     if data.digest in manifest.trained_on:
         raise CalibrationError(
-            f"{directory} is an evaluation on data that the checkpoint was trained on, where it is too sure"
+            f"{directory} is an evaluation on data that the checkpoint was trained on, where the model is "
+            "overconfident. Use validation data"
         )
 
 

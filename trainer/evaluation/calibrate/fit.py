@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from screening.calibration import (
     EDGE,
@@ -46,6 +47,7 @@ STEPS = 8
 """Maximum number of levels of an isotonic curve."""
 
 Fit = Callable[[Sequence[Answered]], Calibration]
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,34 +162,55 @@ METHODS: dict[str, Fit] = {"none": as_it_is, "platt": one_line, "platt apart": t
 """Methods from simple to flexible."""
 
 
-def platt(answers: Sequence[Answered], most: int = 100) -> Curve:
-    """Fit the line through the log-odds that has the highest likelihood, by Newton's method.
+def platt(answers: Sequence[Answered]) -> Curve:
+    """Fit the line through the log-odds that has the highest likelihood.
 
     Targets are Platt's, slightly off 0 and 1: otherwise answers that a line separates would have no best line. A
     falling line (the surer, the more often wrong) is made nearly level, because a calibration must not reverse the
     model's order. Slope and intercept are cut to the range that a manifest allows.
     """
-    x = np.array([[logit(answer.probability), 1.0] for answer in answers])
+    x = np.array([logit(answer.probability) for answer in answers])
     right = np.array([answer.right for answer in answers])
     weights = np.array([answer.weight for answer in answers])
     hits, misses = weights[right].sum(), weights[~right].sum()
     target = np.where(right, (hits + 1) / (hits + 2), 1 / (misses + 2))
-    line = np.zeros(2)
-    for _ in range(most):
-        p = 1 / (1 + np.exp(-x @ line))
-        hessian = (x * (weights * p * (1 - p))[:, None]).T @ x + 1e-9 * np.eye(2)
-        change = np.linalg.solve(hessian, x.T @ (weights * (target - p)))
-        line += change
-        if np.abs(change).max() < 1e-9:
-            break
-    slope, intercept = map(float, line)
+    slope, intercept = likeliest_line(x, target, weights)
     if slope < LEAST_SLOPE:
-        middle = np.average(np.column_stack([target, x[:, 0]]), axis=0, weights=weights)
+        middle = np.average(np.column_stack([target, x]), axis=0, weights=weights)
         slope, intercept = LEAST_SLOPE, logit(float(middle[0])) - LEAST_SLOPE * float(middle[1])
     return Curve(
         slope=min(slope, MOST_SLOPE),
         intercept=min(max(intercept, -MOST_INTERCEPT), MOST_INTERCEPT),
     )
+
+
+def likeliest_line(x: Array, target: Array, weights: Array, most: int = 100) -> tuple[float, float]:
+    """Find the slope and intercept of the highest likelihood by Newton's method.
+
+    A whole step can miss the best line by far, and then all later steps do: for example, if few wrong answers are
+    nearly as sure as many right ones. So a step is halved until the likelihood no longer falls.
+
+    Args:
+        x: log-odds of the answers.
+        target: probability that each answer should get, between 0 and 1.
+    """
+    points, line = np.column_stack([x, np.ones_like(x)]), np.zeros(2)
+
+    def loss(tried: Array) -> float:
+        at = points @ tried
+        return float(weights @ (np.logaddexp(0.0, at) - target * at))
+
+    for _ in range(most):
+        p = np.exp(-np.logaddexp(0.0, -(points @ line)))
+        hessian = (points * (weights * p * (1 - p))[:, None]).T @ points
+        # Least squares, because the matrix is singular if all answers have the same probability.
+        change = np.linalg.lstsq(hessian, points.T @ (weights * (target - p)), rcond=None)[0]
+        while loss(line + change) > loss(line):
+            change /= 2
+        line += change
+        if np.abs(change).max() < 1e-9:
+            break
+    return float(line[0]), float(line[1])
 
 
 def isotonic(answers: Sequence[Answered]) -> Curve:

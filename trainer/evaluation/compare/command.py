@@ -67,7 +67,7 @@ def _claim(out: Path, pairs: Pairs) -> None:
         out,
         {
             "stage": "compare",
-            "mode": pairs.before.mode.value,
+            "mode": pairs.before.asked,
             "data": pairs.before.data.model_dump(exclude={"products"}),
             "before": pairs.before.model.digest,
             "after": pairs.after.model.digest,

@@ -43,7 +43,7 @@ def _page(comparison: Comparison, samples: dict[str, Sample], data: Path | None)
     one = comparison
     models = f"{one.before.title} → {one.after.title}"
     yield (
-        f"{opening(f'Flips: {models}, {one.mode}', _STYLE)}"
+        f"{opening(f'Flips: {models}, {one.asked}', _STYLE)}"
         f'<p class="soft">{one.data.evaluated} samples; data {escape(one.data.digest)}. '
         f"Usable pictures have a green frame.{'' if data else ' Pictures need --data.'}</p>\n"
     )

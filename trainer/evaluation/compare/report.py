@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from screening.answer import Answer, Mode, Reason, parse
 from screening.task import Dimension
@@ -100,6 +100,8 @@ class Comparison(_Record):
 
     format: Literal[1] = 1
     mode: Mode
+    locate: bool = Field(False, exclude_if=lambda locate: not locate)
+    """Whether the models were asked where the faults are."""
     data: EvaluatedData
     before: EvaluatedCheckpoint | EvaluatedEndpoint
     after: EvaluatedCheckpoint | EvaluatedEndpoint
@@ -110,6 +112,11 @@ class Comparison(_Record):
     flips: list[Flip]
     """Flipped samples, in the order of the data."""
 
+    @property
+    def asked(self) -> str:
+        """The mode, and whether the models were also asked where the faults are."""
+        return f"{self.mode} with places" if self.locate else str(self.mode)
+
 
 def compare(pairs: Pairs) -> Comparison:
     """Compute a comparison from paired answers."""
@@ -117,6 +124,7 @@ def compare(pairs: Pairs) -> Comparison:
     known = all(pair.sample for pair in pairs.pairs)
     return Comparison(
         mode=pairs.before.mode,
+        locate=pairs.before.locate,
         data=pairs.before.data,
         before=pairs.before.model,
         after=pairs.after.model,
@@ -142,7 +150,7 @@ def render(comparison: Comparison) -> str:
     one, data = comparison, comparison.data
     limited = f" (the first of {data.samples})" if data.evaluated < data.samples else ""
     parts = [
-        f"# {one.before.title} → {one.after.title}, {one.mode}: {_points(one.overall.difference)} points",
+        f"# {one.before.title} → {one.after.title}, {one.asked}: {_points(one.overall.difference)} points",
         f"{counted(data.evaluated, one.overall.products)}{limited}.\n"
         f"before {one.before.digest}\nafter {one.after.digest}\ndata {data.digest}",
         _INTRO.format(level=one.confidence_level),

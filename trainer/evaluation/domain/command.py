@@ -51,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=TARGET,
         metavar="SHARE",
-        help="share of questions from the domain that may be flagged, above 0 and at most 0.1 (default: %(default)s)",
+        help="target false-positive rate: share of in-domain questions that may be flagged, above 0 and at most 0.1 "
+        "(default: %(default)s)",
     )
 
 

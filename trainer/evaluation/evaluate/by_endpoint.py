@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from screening.answer import Mode, Reason, Unreadable, parse
 from screening.prompt import Prompt, messages
+from trainer.data.split.divide import is_test_set
 from trainer.data_directory import data_digest, read_samples
 from trainer.endpoint.budget import Meter
 from trainer.endpoint.client import Completion, Endpoint
@@ -96,7 +97,14 @@ def evaluate_endpoint(order: Order, clock: Clock | None = None) -> Evaluation:
             cost=meter.cost,
         )
         evaluation = conclude(
-            predictions, everything, samples, identity, evaluated, order.confidence_level, metrics=order.metrics
+            predictions,
+            everything,
+            samples,
+            identity,
+            evaluated,
+            order.confidence_level,
+            frozen=is_test_set(order.data, identity.data),
+            metrics=order.metrics,
         )
         write_result(order.out, evaluation)
     return evaluation
@@ -119,8 +127,9 @@ async def _ask(
     order: Order, todo: Sequence[Sample], predictions: Predictions, meter: Meter, clock: Clock, *, total: int
 ) -> Outcome:
     """Ask about all samples with a progress bar, and log each answer when it arrives."""
+    answers = sum(one.finish != REFUSED for one in predictions.done.values())
     async with order.connect(clock) as endpoint:
-        workers = Workers(endpoint, meter, order.concurrency)
+        workers = Workers(endpoint, meter, order.concurrency, answers=answers)
         with _bar(order.mode, total, total - len(todo), meter, endpoint) as count:
 
             def keep(prediction: Prediction) -> None:

@@ -52,7 +52,7 @@ class Identity(_Record):
 
     format: Literal[1] = 1
     checkpoint: str | None = None
-    """Digest of the manifest."""
+    """Digest of the checkpoint."""
     endpoint: EndpointModel | None = None
     data: str
     """Digest of the data directory."""

@@ -8,7 +8,9 @@ from pathlib import Path
 from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest, read_manifest, verify
 from screening.checkpoint.registry import Version
+from screening.checkpoint.seal import check_seal
 from screening.errors import CheckpointError, UserError
+from screening.task import DIMENSIONS, Dimension
 from trainer.evaluation.evaluate.result import Evaluation, read_evaluation
 
 
@@ -29,7 +31,8 @@ def whole(version: Version) -> Manifest:
     """The manifest of a version that services can load.
 
     Raises:
-        CheckpointError: the directory is incomplete, holds another checkpoint, or has no probes.
+        CheckpointError: the directory is incomplete, holds another checkpoint, has no probes, or was changed after it
+            was published.
     """
     manifest = verify(version.directory)
     if manifest.digest != version.digest:
@@ -38,6 +41,10 @@ def whole(version: Version) -> Manifest:
         )
     if manifest.probes is None:
         raise CheckpointError(f"{version.directory} has no probes, so services refuse it. Publish it with --again")
+    try:
+        check_seal(manifest)
+    except CheckpointError as error:
+        raise CheckpointError(f"{version.directory}: {error}") from error
     return manifest
 
 
@@ -49,11 +56,28 @@ def loses_places(production: Version, manifest: Manifest) -> bool | None:
     """
     if manifest.prompt.locate is not None:
         return False
+    before = _manifest_of(production)
+    return None if before is None else before.prompt.locate is not None
+
+
+def lost_dimensions(production: Version, manifest: Manifest) -> tuple[Dimension, ...] | None:
+    """The dimensions that the version in production was trained on, and the candidate with this manifest was not.
+
+    None if there may be some and production's manifest cannot be read, for the reason that `loses_places` names.
+    """
+    missing = [dimension for dimension in DIMENSIONS if dimension not in manifest.dimensions]
+    if not missing:
+        return ()
+    before = _manifest_of(production)
+    return None if before is None else tuple(dimension for dimension in missing if dimension in before.dimensions)
+
+
+def _manifest_of(version: Version) -> Manifest | None:
+    """The manifest of a version; None if it cannot be read."""
     try:
-        before = read_manifest(production.directory)
+        return read_manifest(version.directory)
     except CheckpointError:
         return None
-    return before.prompt.locate is not None
 
 
 def evaluation_of(version: Version, given: Path | None, test: TestSet, out: Path) -> Path:
@@ -77,7 +101,8 @@ def evaluation_of(version: Version, given: Path | None, test: TestSet, out: Path
 
 
 def check_unseen(manifest: Manifest, data: str) -> None:
-    """Check that neither the weights nor the confidence of a checkpoint were fitted or chosen on the test set.
+    """Check that neither the weights nor the confidence nor the domain of a checkpoint were fitted or chosen on the
+    test set.
 
     Args:
         data: digest of the test set.
@@ -90,7 +115,9 @@ def check_unseen(manifest: Manifest, data: str) -> None:
     if data in manifest.selected_on:
         raise EvidenceError("the candidate's weights were chosen on the data of --data. Give the frozen test set")
     if data in manifest.calibrated_on:
-        raise EvidenceError("the candidate's confidence was fitted on the data of --data. Give the frozen test set")
+        raise EvidenceError(
+            "the candidate's confidence or its domain was fitted on the data of --data. Give the frozen test set"
+        )
 
 
 def _check(evaluation: Evaluation, directory: Path, version: Version, test: TestSet) -> None:

@@ -54,7 +54,8 @@ class Criterion(BaseModel):
     """None for a floor."""
     statistic: Statistic
     measured: float | None
-    """The value that is compared with the limit. None if it cannot be measured: then the criterion is not met."""
+    """The value that is compared with the limit. None if it cannot be measured: then the criterion is not met, unless
+    only production's value is missing."""
     limit: float
     at_least: bool
     """Whether the limit is a lower one."""
@@ -80,7 +81,12 @@ requests. In other cases the gate has no such criterion."""
 
 
 def measure_criteria(
-    pairs: Pairs, limits: Limits, *, first: bool, dimensions: Collection[Dimension] = STANDARD_DIMENSIONS
+    pairs: Pairs,
+    limits: Limits,
+    *,
+    first: bool,
+    dimensions: Collection[Dimension] = STANDARD_DIMENSIONS,
+    lost: Collection[Dimension] = (),
 ) -> list[Criterion]:
     """Measure every criterion and compare it with its limit.
 
@@ -88,6 +94,7 @@ def measure_criteria(
         pairs: production's answers (`before`) and the candidate's (`after`), with their samples.
         first: no version is in production. Only the floors count, and `before` is not read.
         dimensions: those that have criteria of their own, see `shown_dimensions`.
+        lost: the same of those that production was trained on and the candidate was not. They have no floors.
     """
     rows = [(pair.sample, pair.before, pair.after) for pair in pairs.pairs if pair.sample is not None]
     new = [_judged(sample, after) for sample, _, after in rows]
@@ -95,7 +102,7 @@ def measure_criteria(
     if first:
         return floors
     old = [_judged(sample, before) for sample, before, _ in rows]
-    return floors + list(_against_production(old, new, pairs, limits, dimensions))
+    return floors + list(_against_production(old, new, pairs, limits, (*dimensions, *lost)))
 
 
 def _judged(sample: Sample, prediction: Prediction) -> Judged:
@@ -115,7 +122,7 @@ def _floors(
     yield _floor("N recall", none.recall.percent, floors.none_recall, none.recall.n)
     yield _floor("unreadable", scores.unreadable.percent, floors.unreadable, scores.unreadable.n, at_least=False)
     yield _floor("position of choices", position(new), floors.position, len(new), at_least=False)
-    yield _floor("calibration error", _calibration(evaluation), floors.calibration, len(new), at_least=False)
+    yield _floor("calibration error", _calibration(evaluation, new), floors.calibration, len(new), at_least=False)
 
 
 def _above_guessing(name: str, score: Score) -> Criterion:
@@ -170,7 +177,7 @@ def _against_production(
     yield shares("N recall", _says_none, margins.none_recall, lambda one: not one.sample.options)
     yield shares("unreadable", lambda one: one.options is None, margins.unreadable, more=False)
     yield _difference("position of choices", position(old), position(new), margins.position, len(new))
-    errors = _calibration(pairs.before), _calibration(pairs.after)
+    errors = _calibration(pairs.before, old), _calibration(pairs.after, new)
     yield _difference("calibration error", *errors, margins.calibration, len(new))
 
 
@@ -239,6 +246,7 @@ def _compared(
     at_least: bool,
 ) -> Criterion:
     limit = -margin if at_least else margin
+    nothing_to_lose = before is None and after is not None
     return Criterion(
         name=name,
         against_production=True,
@@ -249,7 +257,7 @@ def _compared(
         limit=limit,
         at_least=at_least,
         n=n,
-        passed=_within(measured, limit, at_least=at_least),
+        passed=nothing_to_lose or _within(measured, limit, at_least=at_least),
     )
 
 
@@ -267,12 +275,16 @@ def position(judged: Sequence[Judged]) -> float | None:
     ).distance
 
 
-def _calibration(evaluation: Evaluation) -> float | None:
-    return evaluation.reliability.expected_calibration_error if evaluation.reliability else None
+def _calibration(evaluation: Evaluation, judged: Sequence[Judged]) -> float | None:
+    """The expected calibration error. None if it is unknown, and if no answer is readable: then each has the confidence
+    0 and is wrong, so the error of a useless version would be 0."""
+    if evaluation.reliability is None or all(one.options is None for one in judged):
+        return None
+    return evaluation.reliability.expected_calibration_error
 
 
 def shown_dimensions(pairs: Pairs, trained: Collection[Dimension]) -> tuple[Dimension, ...]:
-    """Those of the candidate's dimensions that a sample of the test set shows. Others cannot be measured."""
+    """Those of the dimensions that a sample of the test set shows. Others cannot be measured."""
     samples = [pair.sample for pair in pairs.pairs if pair.sample is not None]
     return tuple(dimension for dimension in trained if any(shows(sample, dimension) for sample in samples))
 

@@ -12,7 +12,13 @@ from trainer.evaluation.compare.command import write_comparison
 from trainer.evaluation.compare.pairs import read_pairs
 from trainer.evaluation.evaluate.result import now
 from trainer.products import repeated
-from trainer.release.promote.evidence import TestSet, check_unseen, evaluation_of, loses_places
+from trainer.release.promote.evidence import (
+    TestSet,
+    check_unseen,
+    evaluation_of,
+    loses_places,
+    lost_dimensions,
+)
 from trainer.release.promote.gate import LOST_PLACES, measure_criteria, shown_dimensions
 from trainer.release.promote.limits import Limits
 from trainer.release.promote.moves import GateResult
@@ -55,7 +61,8 @@ def measure(
     old = evaluation_of(production, given.production, test, out) if production else new
     pairs = read_pairs(old, new, test.data)
     shown = shown_dimensions(pairs, manifest.dimensions)
-    lost = loses_places(production, manifest) if production else False
+    lost = lost_dimensions(production, manifest) if production else ()
+    places_lost = loses_places(production, manifest) if production else False
     gate = Gate(
         created=now(),
         candidate=Side(version=candidate.number, digest=candidate.digest, evaluation=str(new)),
@@ -69,10 +76,18 @@ def measure(
         limits=limits,
         frozen=pairs.after.data.frozen,
         not_shown=tuple(dimension.title for dimension in manifest.dimensions if dimension not in shown),
-        places_unknown=lost is None,
+        lost_dimensions=tuple(dimension.title for dimension in lost or ()),
+        dimensions_unknown=lost is None,
+        places_unknown=places_lost is None,
         criteria=[
-            *measure_criteria(pairs, limits, first=production is None, dimensions=shown),
-            *([LOST_PLACES] if lost else []),
+            *measure_criteria(
+                pairs,
+                limits,
+                first=production is None,
+                dimensions=shown,
+                lost=shown_dimensions(pairs, lost or ()),
+            ),
+            *([LOST_PLACES] if places_lost else []),
         ],
     )
     if production:

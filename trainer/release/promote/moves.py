@@ -61,7 +61,7 @@ class Move(BaseModel):
     digest: str
     """Digest of the checkpoint of version `after`."""
     gate: GateResult | None
-    """None if nothing was measured: a roll-back, or a forced move without a test set."""
+    """None if nothing was measured: a rollback, or a forced move without a test set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +150,9 @@ def move(
 
 
 def previous(moves: Sequence[Move], current: int) -> int | None:
-    """The version that a roll-back from `current` returns to: the one that was promoted before it.
+    """The version that a rollback from `current` returns to: the one that was promoted before it.
 
-    A roll-back in the history undoes the promotions after its target. If the alias was moved by hand, or a kill
+    A rollback in the history undoes the promotions after its target. If the alias was moved by hand, or a kill
     interrupted a move, the version in production counts and not the last note.
     """
     stack: list[int] = []

@@ -55,6 +55,11 @@ class Gate(BaseModel):
     """Whether the data is the frozen test set of a `trainer split`."""
     not_shown: tuple[str, ...] = ()
     """Dimensions of the candidate that no sample of the test set shows; they have no criteria."""
+    lost_dimensions: tuple[str, ...] = ()
+    """Dimensions that production was trained on and the candidate was not."""
+    dimensions_unknown: bool = False
+    """Whether the candidate was not trained on every dimension, and production's checkpoint could not be read, so that
+    it is not known whether production was."""
     places_unknown: bool = False
     """Whether the candidate cannot say where faults are, and production's checkpoint could not be read, so that it is
     not known whether production can."""
@@ -98,7 +103,8 @@ def render(gate: Gate) -> str:
         f"{counted(gate.samples, gate.products)}.\ncandidate {gate.candidate.digest}\n"
         f"{f'production {production.digest}' if production else ''}\ndata {gate.data}\n\n"
         f"{_INTRO.format(level=gate.limits.level)}{_alike(gate)}{_not_frozen(gate)}{_without_dimensions(gate)}"
-        f"{_places_unknown(gate)}\n\n{_table(gate)}\n"
+        f"{_lost_dimensions(gate)}{_dimensions_unknown(gate)}{_places_unknown(gate)}{_undefined(gate)}\n\n"
+        f"{_table(gate)}\n"
     )
 
 
@@ -128,12 +134,41 @@ def _without_dimensions(gate: Gate) -> str:
     )
 
 
+def _lost_dimensions(gate: Gate) -> str:
+    if not gate.lost_dimensions:
+        return ""
+    return (
+        "\n\nThe candidate was not trained on these dimensions, and production was: "
+        f"{', '.join(gate.lost_dimensions)}. The candidate does not name them. Its score is compared with production's "
+        "over the samples that show them."
+    )
+
+
+def _dimensions_unknown(gate: Gate) -> str:
+    if not gate.dimensions_unknown:
+        return ""
+    return (
+        "\n\nThe candidate was not trained on all dimensions. It is not known whether production was, because its "
+        "checkpoint could not be read. If its store is mounted elsewhere, give `promote --store`."
+    )
+
+
 def _places_unknown(gate: Gate) -> str:
     if not gate.places_unknown:
         return ""
     return (
         "\n\nThe candidate cannot say where faults are. Whether production can was not checked, because its checkpoint "
         "could not be read. If its store is mounted elsewhere, give `promote --store`."
+    )
+
+
+def _undefined(gate: Gate) -> str:
+    """Explain the rows that are met without a measured value."""
+    if not any(one.passed and one.measured is None for one in gate.criteria):
+        return ""
+    return (
+        "\n\nWhere production has no value, such as the precision of `N` if it never answers `N`, the candidate cannot "
+        "be worse. Such a criterion is met, and the floor remains."
     )
 
 

@@ -1,7 +1,7 @@
 """`python -m trainer retrain`: from new labels to a promoted model, in stages that can be killed and started again.
 
-One call of the command locks the work directory, decides, takes an epoch in the registry, does the stages that are not
-done, and writes what happened. docs/retraining.md describes it for users. Read the modules in this order:
+One call of the command locks the work directory, decides, takes a fencing token in the registry, does the stages that
+are not done, and writes what happened. docs/retraining.md describes it for users. Read the modules in this order:
 
 The call
     command     options; decide, then work; how a call ends
@@ -27,7 +27,7 @@ The stages that need a GPU
     joining     the other machines of a training (`--join`)
 
 One at a time, and what is remembered
-    lock        the file lock, the lease and the fencing epoch
+    lock        the file lock, the lease and the fencing token
     state       WORK/state.json
     ledger      WORK/ledger.json: what the GPUs cost
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trainer.release.retrain.config import Settings
     from trainer.release.retrain.context import Context, Execute
     from trainer.release.retrain.ledger import Ledger
-    from trainer.release.retrain.lock import Epoch
+    from trainer.release.retrain.lock import FencingToken
     from trainer.release.retrain.state import Decision, Run, State
 
 
@@ -173,9 +173,9 @@ def _decision(call: Call) -> Decision:
 
 
 def _work(call: Call, decision: Decision, *, locked: bool) -> int:
-    """Continue the run or begin a new one, with a new epoch."""
+    """Continue the run or begin a new one, with a new fencing token."""
     from trainer.release.retrain.closing import prune
-    from trainer.release.retrain.lock import Epoch, identity_of
+    from trainer.release.retrain.lock import FencingToken, identity_of
     from trainer.release.retrain.state import Run, utc_now, write_state
 
     settings, state = call.settings, call.state
@@ -183,17 +183,17 @@ def _work(call: Call, decision: Decision, *, locked: bool) -> int:
     run = state.unfinished or Run(id=now.replace(":", "").replace("+0000", "Z"), started=now, reason=decision.reason)
     state.run = run
     work = identity_of(settings.work)
-    with Epoch(call.registry, work, socket.gethostname(), settings.registry.lease_seconds) as epoch:
-        epoch.acquire(ours_ended=locked)
+    with FencingToken(call.registry, work, socket.gethostname(), settings.registry.lease_seconds) as token:
+        token.acquire(ours_ended=locked)
         run.calls += 1
-        run.epochs.append(epoch.number)
+        run.fencing_tokens.append(token.number)
         write_state(settings.work, state)
-        status = _ended(call, run, epoch, lambda: write_state(settings.work, state))
+        status = _ended(call, run, token, lambda: write_state(settings.work, state))
     prune(settings, state)
     return status
 
 
-def _ended(call: Call, run: Run, epoch: Epoch, save: Callable[[], None]) -> int:
+def _ended(call: Call, run: Run, token: FencingToken, save: Callable[[], None]) -> int:
     """Run the stages, and record how the call ended. Returns the exit status."""
     from trainer.release.retrain import closing
     from trainer.release.retrain.errors import BadInput, RetrainError, Stale
@@ -201,7 +201,7 @@ def _ended(call: Call, run: Run, epoch: Epoch, save: Callable[[], None]) -> int:
     from trainer.release.retrain.releasing import Superseded
     from trainer.release.retrain.state import FINISHED, utc_now
 
-    context = _context(call, run, epoch.check)
+    context = _context(call, run, token.check)
     status = 0
     try:
         run.outcome, run.message = go_on(context, call.ledger, save)
@@ -223,7 +223,7 @@ def _ended(call: Call, run: Run, epoch: Epoch, save: Callable[[], None]) -> int:
     return status
 
 
-def _context(call: Call, run: Run, check_epoch: Callable[[], None]) -> Context:
+def _context(call: Call, run: Run, check_token: Callable[[], None]) -> Context:
     from trainer.release.retrain.collect import collector_of
     from trainer.release.retrain.context import Context
 
@@ -233,7 +233,7 @@ def _context(call: Call, run: Run, check_epoch: Callable[[], None]) -> Context:
         registry=call.registry,
         collector=collector_of(call.settings),
         execute=call.execute,
-        check_epoch=check_epoch,
+        check_token=check_token,
         tell=lambda line: print(line, flush=True),
     )
 

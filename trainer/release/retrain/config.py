@@ -109,7 +109,7 @@ class When(_Section):
     days_after_run: float = Field(1, ge=0, le=3650)
     """Minimum time since the last finished run, in days. Default: 1."""
     days_after_rollback: float = Field(3, ge=0, le=3650)
-    """Minimum time since the last roll-back of production, in days: a person should have looked. Default: 3."""
+    """Minimum time since the last rollback of production, in days: a person should have looked. Default: 3."""
 
 
 class Budget(_Section):
@@ -157,7 +157,8 @@ class Confirm(_Section):
     services: tuple[str, ...] = ()
     """Base URLs of services that follow the registry; their `/metrics` is read. Default: none."""
     every_address: bool = False
-    """Whether each address of a host name is asked separately, as for a headless Kubernetes Service. Default: false."""
+    """Whether each address of a host name is asked separately, as for a headless Kubernetes Service. Needs http URLs.
+    Default: false."""
     timeout_seconds: float = Field(900, gt=0, le=86_400)
     """Maximum time from the promotion until every service reports the new digest, in seconds. Default: 900."""
     interval_seconds: float = Field(5, gt=0, le=3600)
@@ -167,6 +168,15 @@ class Confirm(_Section):
     @classmethod
     def _are_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(map(_checked_url, urls))
+
+    @model_validator(mode="after")
+    def _addresses_over_http(self) -> Self:
+        if self.every_address and any(urlsplit(url).scheme == "https" for url in self.services):
+            raise ValueError(
+                "every_address needs URLs that begin with http://, because a certificate is for a host name and not "
+                "for its addresses"
+            )
+        return self
 
 
 class Settings(_Section):

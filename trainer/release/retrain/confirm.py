@@ -68,7 +68,7 @@ def _each_address(url: str) -> Iterator[str]:
         return
     for *_, address in found:
         host, port = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
-        yield f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        yield f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}{parts.path}"
 
 
 def _complaint(waiting: dict[str, str], digest: str, settings: Confirm) -> str:

@@ -49,7 +49,7 @@ class Context:
     registry: Registry
     collector: Collector
     execute: Execute
-    check_epoch: Callable[[], None]
+    check_token: Callable[[], None]
     """Raises Stale once a later run has begun."""
     tell: Callable[[str], None]
     """Writes a line for people."""

@@ -13,7 +13,7 @@ from trainer.release.retrain.config import Settings
 from trainer.release.retrain.context import SPLIT_NAME
 from trainer.release.retrain.errors import NO_START, BadInput
 from trainer.release.retrain.ledger import Ledger
-from trainer.release.retrain.state import Decision, Run, State, utc_now
+from trainer.release.retrain.state import CLOCK_ERROR, Decision, Run, State, utc_now
 
 GPU_STAGES = ("sft", "hard-cases", "hcm-grpo", "calibrate", "evaluate", "publish")
 
@@ -86,8 +86,8 @@ def _too_recent(settings: Settings, finished: Run | None, registry: Registry, no
 
 
 def _since(what: str, at: str, days: float, setting: str, now: datetime) -> list[str]:
-    moment = datetime.fromisoformat(at).astimezone(UTC)
-    if now - moment >= timedelta(days=days):
+    passed = now - datetime.fromisoformat(at).astimezone(UTC)
+    if passed >= timedelta(days=days) or passed < -CLOCK_ERROR:
         return []
     return [f"{what} {at}, and when.{setting} asks for {days:g} days"]
 

@@ -15,7 +15,7 @@ from trainer.release.retrain.config import Settings
 from trainer.release.retrain.context import RUNS_NAME
 from trainer.release.retrain.errors import BadInput
 from trainer.release.retrain.heavy import TRAININGS
-from trainer.release.retrain.state import Run, State, read_state, utc_now
+from trainer.release.retrain.state import CLOCK_ERROR, Run, State, read_state, utc_now
 from trainer.release.retrain.worker import Order, answer_file, take_part
 
 LOOK_EVERY = 2.0
@@ -56,9 +56,13 @@ def join(settings: Settings, rank: int, tell: Callable[[str], None]) -> int:
 def _decided_since(state: State, moment: datetime) -> bool:
     """Whether the first machine has found no work or ended a run since a given time."""
     decision, run = state.decision, state.run
-    if run and run.ended and datetime.fromisoformat(run.ended) >= moment:
+    if run and run.ended and _is_since(run.ended, moment):
         return True
-    return bool(decision and decision.decision == "skip" and datetime.fromisoformat(decision.at) >= moment)
+    return bool(decision and decision.decision == "skip" and _is_since(decision.at, moment))
+
+
+def _is_since(at: str, moment: datetime) -> bool:
+    return moment <= datetime.fromisoformat(at) <= utc_now() + CLOCK_ERROR
 
 
 def _open_orders(settings: Settings, run: Run) -> Iterator[Path]:

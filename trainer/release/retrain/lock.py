@@ -2,7 +2,7 @@
 
 Two locks. A file lock in the work directory keeps two calls from using the same directory, and is released when its
 process ends. The registry does the same for runs on different machines: each call creates a version of the model
-`NAME.retrain`, whose number MLflow gives out once. That number is the fencing epoch: only the run that holds the
+`NAME.retrain`, whose number MLflow gives out once. That number is the fencing token: only the run that holds the
 highest one may publish and promote, whatever it believes about its own lease.
 """
 
@@ -26,7 +26,7 @@ from screening.runtime.atomic_write import write_atomically
 from trainer.release.retrain.errors import Busy, Stale
 from trainer.runs.process_lock import LOCK_NAME, open_lock_file, try_lock
 
-EPOCH_SUFFIX = ".retrain"
+LEASE_SUFFIX = ".retrain"
 IDENTITY_NAME = "identity"
 RENEWALS_PER_LEASE = 5
 
@@ -64,9 +64,9 @@ def identity_of(work: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The newest epoch of a registered model in the registry."""
+    """The newest fencing token of a registered model, and who holds it."""
 
-    epoch: int
+    token: int
     work: str
     holder: str
     seen: float
@@ -86,7 +86,7 @@ class Lease:
 
 
 def newest_lease(registry: Registry) -> Lease | None:
-    """The newest epoch; None if there was no run yet.
+    """The newest lease; None if there was no run yet.
 
     Raises:
         RegistryError: the registry does not answer.
@@ -94,7 +94,7 @@ def newest_lease(registry: Registry) -> Lease | None:
     if registry.missing:
         return None
     with registry.client() as client:
-        found = client.search_model_versions(f"name = '{registry.model}{EPOCH_SUFFIX}'")
+        found = client.search_model_versions(f"name = '{registry.model}{LEASE_SUFFIX}'")
     newest = max(found, key=lambda version: int(version.version), default=None)
     return None if newest is None else _lease(newest)
 
@@ -110,24 +110,24 @@ def busy_with(registry: Registry, work: str, seconds: float, *, ours_ended: bool
         return None
     age = max(0.0, time.time() - lease.seen)
     return (
-        f"another retraining of {registry.model} runs on {lease.holder} (epoch {lease.epoch}, last sign of life "
-        f"{age:.0f} s ago)"
+        f"another retraining of {registry.model} runs on {lease.holder} (fencing token {lease.token}, last sign of "
+        f"life {age:.0f} s ago)"
     )
 
 
-class Epoch:
-    """Hold this run's epoch for the block; a thread renews it, and the end of the block releases it."""
+class FencingToken:
+    """Hold this run's fencing token for the block; a thread renews it, and the end of the block releases it."""
 
     def __init__(self, registry: Registry, work: str, holder: str, lease_seconds: float) -> None:
         self._registry, self._work, self._holder = registry, work, holder
         self._seconds = lease_seconds
-        self._name = registry.model + EPOCH_SUFFIX
+        self._name = registry.model + LEASE_SUFFIX
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self.number = 0
 
     def acquire(self, *, ours_ended: bool) -> None:
-        """Take the next epoch.
+        """Take the next fencing token.
 
         Raises:
             Busy: another run holds the model, or took it at the same moment.
@@ -154,9 +154,11 @@ class Epoch:
             RegistryError: the registry does not answer.
         """
         lease = newest_lease(self._registry)
-        if lease is None or (lease.epoch, lease.work) != (self.number, self._work):
-            now = "gone" if lease is None else f"{lease.epoch}, held by {lease.holder}"
-            raise Stale(f"this run has epoch {self.number}, and the newest is {now}: a later run has taken over")
+        if lease is None or (lease.token, lease.work) != (self.number, self._work):
+            now = "gone" if lease is None else f"{lease.token}, held by {lease.holder}"
+            raise Stale(
+                f"this run has fencing token {self.number}, but the newest is {now}: a later run has taken over"
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -181,7 +183,7 @@ class Epoch:
 def _lease(version: Any) -> Lease:
     tags = version.tags
     return Lease(
-        epoch=int(version.version),
+        token=int(version.version),
         work=tags.get(_WORK, ""),
         holder=tags.get(_HOLDER, "an unknown machine"),
         seen=_time(tags.get(_SEEN, "")),

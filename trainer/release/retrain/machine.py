@@ -45,10 +45,10 @@ def _done(context: Context, stage: Stage, title: str, ledger: Ledger, save: Call
             context.tell(f"{title}: done before")
             return found.result
         if stage.fenced:
-            context.check_epoch()
+            context.check_token()
         elif stage.gpu:  # a stale run should not take the GPU; a registry that is down must not stop a training
             with suppress(RegistryError):
-                context.check_epoch()
+                context.check_token()
         context.tell(f"{title} …")
         began = time.monotonic()
         counted = (

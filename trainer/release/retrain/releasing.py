@@ -67,7 +67,7 @@ def production_now(context: Context) -> Version | None:
 
 def publish(context: Context, directory: Path) -> Result:
     """Register a published directory, unless a later run has begun."""
-    context.check_epoch()
+    context.check_token()
     version = register(context.registry, directory, read_manifest(directory))
     return {"version": version.number, "digest": version.digest, "directory": str(version.directory)}
 
@@ -97,19 +97,21 @@ def promote(context: Context, _out: Path) -> Result:
     """Move the alias `production`, once.
 
     Raises:
-        Superseded: others moved it meanwhile.
+        Superseded: others moved it meanwhile, or back after this run had moved it.
         Stale: a later run has begun.
         MoveError, RegistryError: the alias cannot be moved.
     """
     candidate, standing = _candidate(context), _standing(context)
-    last = standing.history.last
+    history, last = standing.history, standing.history.last
+    reason = f"retraining {context.run.id}: {context.run.reason}"
     if standing.alias == candidate.number:
         return {"before": last.before if last else None, "after": candidate.number}
-    if standing.interrupted and last and last.digest == candidate.digest:  # killed after recording the move
-        context.check_epoch()
+    if last and last.digest == candidate.digest and standing.alias == last.before and not history.obscured:
+        context.check_token()  # killed after recording the move
         context.registry.point(PRODUCTION, candidate.number)
         return {"before": last.before, "after": candidate.number}
     _see_that_production_stayed(context, standing.version)
+    _see_that_it_was_not_moved_back(standing, candidate, reason)
     _see_that_it_is_certain(standing, candidate)
     directory = Path(context.of("gate")["directory"])
     measured = Gate.model_validate_json((directory / GATE_NAME).read_bytes())
@@ -119,9 +121,9 @@ def promote(context: Context, _out: Path) -> Result:
         candidate,
         "promote",
         by=user_and_machine(),
-        reason=f"retraining {context.run.id}: {context.run.reason}",
+        reason=reason,
         gate=summary(measured, directory),
-        guard=context.check_epoch,
+        guard=context.check_token,
     )
     return {"before": made.before, "after": made.after}
 
@@ -146,13 +148,25 @@ def _see_that_production_stayed(context: Context, now: Version | None) -> None:
     if (then and then["digest"]) == (now and now.digest):
         return
     before = f"version {then['version']}" if then else "nothing"
-    after = f"version {now.number}" if now else "nothing"
-    raise Superseded(f"production was {before} when the run began and is {after} now")
+    raise Superseded(f"production was {before} when the run began and is {_said(now)} now")
+
+
+def _see_that_it_was_not_moved_back(standing: Standing, candidate: Version, reason: str) -> None:
+    """Check that this run has not moved production before: a call that ends before it records this leaves the note."""
+    ours = ("promote", candidate.digest, reason)
+    if any((one.kind, one.digest, one.reason) == ours for one in standing.history.moves):
+        raise Superseded(
+            f"this run promoted version {candidate.number}, and production is {_said(standing.version)} now"
+        )
 
 
 def _see_that_it_is_certain(standing: Standing, candidate: Version) -> None:
     if doubt := standing.doubt(candidate):
         raise RegistryTrouble(f"{doubt}. Look at `python -m trainer history`")
+
+
+def _said(version: Version | None) -> str:
+    return f"version {version.number}" if version else "nothing"
 
 
 def _named(directory: Path, digest: str) -> Result:

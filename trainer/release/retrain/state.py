@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from screening.runtime.atomic_write import write_atomically
 from screening.runtime.digests import json_digest
@@ -18,6 +18,9 @@ Outcome = Literal["promoted", "refused", "unchanged", "superseded", "failed"]
 by others during the run. `failed`: bad input."""
 FINISHED: frozenset[Outcome] = frozenset({"promoted", "refused", "unchanged"})
 """Outcomes after which the labels of a run are no longer new."""
+CLOCK_ERROR = timedelta(days=1)
+"""Maximum time that a recorded moment may lie in the future, for example because of another time zone. A later one is
+from a wrong clock and is ignored, because it would hold for years."""
 
 
 def _is_time(text: str) -> str:
@@ -54,8 +57,8 @@ class Run(_Record):
     """Why it was begun."""
     calls: int = 0
     """Number of calls of the command for this run; more than 1 after a kill."""
-    epochs: list[int] = []
-    """Fencing epoch of each call."""
+    fencing_tokens: list[int] = Field(default=[], validation_alias=AliasChoices("fencing_tokens", "epochs"))
+    """Fencing token of each call; the files of an earlier version call them `epochs`."""
     stages: dict[str, Done] = {}
     ended: Time | None = None
     outcome: Outcome | None = None

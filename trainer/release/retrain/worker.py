@@ -1,7 +1,8 @@
 """Runs a GPU stage in its own process, so that its memory is free when the next one starts.
 
-`python -m trainer.release.retrain.worker ORDER` does what the order says, or starts torchrun to do it in several
-processes. It ends when the process that started it ends, for any reason.
+`python -m trainer.release.retrain.worker ORDER PARENT` does what the order says, or starts torchrun to do it in several
+processes, which run `python -m trainer.release.retrain.worker ORDER`. Each process ends when the one that started it
+ends, for any reason.
 """
 
 from __future__ import annotations
@@ -85,13 +86,18 @@ def execute(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what an order says. Returns the exit status."""
-    file, parent = Path(arguments[0]), arguments[1:]
-    if parent:
-        end_with(int(parent[0]))
+    """Do what an order says. Returns the exit status.
+
+    Args:
+        arguments: the order's file. Outside torchrun also the id of the process that started this one, and the number
+            of this machine among those that train (default: 0).
+    """
+    file, given = Path(arguments[0]), [int(number) for number in arguments[1:]]
+    end_with(given[0] if given else os.getppid())  # torchrun gives its processes a session of their own
     order = Order.model_validate_json(file.read_bytes())
     if order.launch and _IN_TORCHRUN not in os.environ:
-        os.execv(sys.executable, _torchrun(file, order, rank=0))  # noqa: S606 - ours; keeps the tie to the parent
+        rank = given[1] if len(given) > 1 else 0
+        os.execv(sys.executable, _torchrun(file, order, rank))  # noqa: S606 - ours; keeps the tie to the parent
     answer = _done(order)
     if os.environ.get("RANK", "0") == "0":
         write_atomically(answer_file(file), answer.model_dump_json())
@@ -104,8 +110,8 @@ def take_part(file: Path, rank: int) -> int:
     Args:
         rank: number of this machine among those that train.
     """
-    order = Order.model_validate_json(file.read_bytes())
-    return subprocess.run(_torchrun(file, order, rank), check=False).returncode  # noqa: S603 - ours
+    command = [sys.executable, "-m", MODULE, str(file), str(os.getpid()), str(rank)]
+    return subprocess.run(command, check=False).returncode  # noqa: S603 - ours
 
 
 def _torchrun(file: Path, order: Order, rank: int) -> list[str]:

@@ -6,9 +6,9 @@ accepted too, in this order:
 
 1. CoT: the only `<answer>…</answer>`, with any text around it (also in Direct mode, if there is one).
 2. The letter in lower case, or in bold (`**B**`).
-3. The letter followed by the option's words: `B. Left`, `(B) the second image`. Not `A man`, because a letter without a
-   mark can be a word.
-4. `Answer: B`, `the answer is (B)`; all such phrases must name the same letter.
+3. `Answer: B`, `the answer is (B)`; all such phrases must name the same letter.
+4. The letter followed by words: `B. Left`, `(B) the second image`. Not `A man`, because a letter without a mark can be
+   a word. Unless they are the option's own, the words must not name another option: `(A) or (B)`, `A. No, B.`
 5. The words of exactly one option and nothing else.
 
 Short answers are compared in lower case without a full stop, quotes or bold, and with zero to ten as digits; a leading
@@ -43,7 +43,7 @@ _NUMBERS = {
 }
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _LETTER = re.compile(r"\(?([A-Z])\)?[.:]?")
-_LETTER_AND_WORDS = re.compile(r"(?:\(([A-Z])\)|([A-Z])[.:)])\s+\S.*", re.DOTALL)
+_LETTER_AND_WORDS = re.compile(r"(?:\(([A-Z])\)|([A-Z])[.:)])\s+(\S.*)", re.DOTALL)
 _ANNOUNCED = re.compile(r"\banswer(?:\s+is|\s*:|\s+is\s*:)\s*(?:option\s+)?\(?([A-Z])(?:\)|(?![\w'’]))", re.IGNORECASE)
 _ANNOUNCEMENT = re.compile(r"^(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*:?\s+", re.IGNORECASE)
 _WRAPPING = " \t\r\n*`\"'“”"
@@ -89,14 +89,14 @@ def _letter(text: str, question: Question) -> Read | Unreadable:
     bare = text.strip(_WRAPPING)
     if match := _LETTER.fullmatch(bare.upper()):
         return _known(match[1], question, strict=False)
-    if match := _LETTER_AND_WORDS.fullmatch(bare):
-        return _known(match[1] or match[2], question, strict=False)
     # The letter must be a capital, because "the answer is a man" names no option.
     announced = {match[1] for match in _ANNOUNCED.finditer(text.replace("*", "")) if match[1].isupper()}
     if len(announced) > 1:
         return Unreadable(Reason.CONTRADICTION, f"The output announces {' and '.join(sorted(announced))}.")
     if announced:
         return _known(announced.pop(), question, strict=False)
+    if match := _LETTER_AND_WORDS.fullmatch(bare):
+        return _with_words(match[1] or match[2], match[3], question)
     wanted = normalised(bare)
     same = [
         letter
@@ -108,6 +108,19 @@ def _letter(text: str, question: Question) -> Read | Unreadable:
     return Unreadable(
         Reason.UNKNOWN_OPTION, f"The output {bare[:40]!r} does not name one of {', '.join(question.letters)}."
     )
+
+
+def _with_words(letter: str, words: str, question: Question) -> Read | Unreadable:
+    """The letter that an output begins with, if the words after it name no other option."""
+    known = _known(letter, question, strict=False)
+    if isinstance(known, Unreadable):
+        return known
+    own = question.options[question.letters.index(letter)]
+    other = f"(?!{letter})[{question.letters}]"
+    named = re.search(rf"\({other}\)|(?<!\w){other}(?:[.:)]|$)|\bor\s+{other}\b", words.replace("*", ""))
+    if named and normalised(words) != normalised(own):
+        return Unreadable(Reason.CONTRADICTION, f"The output begins with {letter} and then names {named[0]!r}.")
+    return known
 
 
 def _known(letter: str, question: Question, *, strict: bool) -> Read | Unreadable:

@@ -28,19 +28,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "recipe", nargs="?", default="internvl3-2b", metavar="RECIPE", help=f"{RECIPE_HELP} (default: %(default)s)"
     )
-    what.add_argument("--order", type=Path, metavar="FILE", help="order that --write-order wrote, in place of a recipe")
+    what.add_argument(
+        "--order",
+        type=Path,
+        metavar="FILE",
+        help="measure a specification that --write-order wrote on another machine, in place of a recipe",
+    )
     parser.add_argument(
         "--write-order",
         type=Path,
         metavar="FILE",
-        help="write the order and measure nothing, for a machine on which only torch, transformers and accelerate are "
-        "installed",
+        help="write a specification of the measurements and measure nothing, for --order on a machine on which only "
+        "torch, transformers and accelerate are installed",
     )
     parser.add_argument(
         "--scale",
         choices=("true", "tiny"),
         default="true",
-        help="sizes of the model: `true` for the recipe's, `tiny` to try the command (default: %(default)s)",
+        help="size of the measured model: `true` is as large as the recipe's, `tiny` is small, to try the command "
+        "(default: %(default)s)",
     )
     parser.add_argument("--device", choices=("cuda", "cpu"), help="device to measure (default: cuda)")
     parser.add_argument(

@@ -116,7 +116,9 @@ def read_order(path: Path) -> Order:
         values = json.loads(path.read_text(encoding="utf-8"))
         return Order(**{**values, "tasks": tuple(map(_task, values["tasks"]))})
     except (ValueError, TypeError, KeyError) as error:
-        raise OrderError(f"{path} is not an order of gpu-check ({error}). Write it with --write-order") from error
+        raise OrderError(
+            f"{path} is not a specification of gpu-check ({error}). Write it with --write-order"
+        ) from error
 
 
 def _task(values: dict[str, Any]) -> Task:

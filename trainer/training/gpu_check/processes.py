@@ -70,6 +70,7 @@ def _measure(ordered: Path, result: Path, device_kind: str, repeats: int) -> Non
         model = build_model(order, task, device)
         before = meter.allocated()
         scorer = accelerator.prepare_model(Scorer(model))
+        accelerator.wait_for_everyone()  # gloo's thread drops its copy of the weights a little after the broadcast
         buckets = meter.allocated() - before
     optimizer, work = make_optimizer(model, device), sft_pass(model, scorer, task, bench)
     for _ in range(2):

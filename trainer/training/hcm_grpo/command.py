@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--after",
         type=Path,
         metavar="RUN",
-        help="warm start: a finished run, all of whose epochs are the first ones of this run; they are taken from it, "
+        help="warm start: a finished run whose epochs equal the first epochs of this run; they are not trained again, "
         "and the result does not change (default: none). Needs `schedule: constant` and `warmup_ratio: 0` in the "
         "recipe, and no validation",
     )

@@ -1,1 +1,1 @@
-"""Stage 1: supervised fine-tuning. Read in this order: command, train (the stage), rows, agreement."""
+"""Stage 1: supervised fine-tuning. Read in this order: command, train (the stage), rows, agreement, answer_length."""

@@ -1,7 +1,7 @@
 """Makes rows for TRL's trainers: `prompt` and `completion` as message lists, `images` in prompt order.
 
-Pictures are read when a row is used, so memory holds one batch. The function that reads them is the service's, so
-training and serving see the same pixels.
+Pictures are read when a row is used, so memory holds those of two batches, this one and the one before it. The function
+that reads them is the service's, so training and serving see the same pixels.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from PIL import Image
 
 from screening.answer import Answer, Mode, parse_findings, render, with_boxes
 from screening.boxes import Box, Frame
@@ -21,6 +22,9 @@ from screening.task import OPTIONS, Dimension
 from trainer.data_directory import DataError, read_picture
 from trainer.records import Generated, Original, Sample
 from trainer.training.instructions import DESCRIBE
+
+_NOT_FOR_TRL = ("files", "form")
+"""Keys of a row that are not passed on to TRL."""
 
 
 def screening_rows(
@@ -33,6 +37,8 @@ def screening_rows(
     frame_of: Callable[[str], Frame] = lambda _file: Frame(),
 ) -> list[dict[str, Any]]:
     """Make one row per sample: the question, and the target with reasoning and answer.
+
+    Each row also has its `form` (`screening.prompt.Form`).
 
     Args:
         direct_share: share of samples that are asked for the letters only (Direct mode).
@@ -55,11 +61,12 @@ def screening_rows(
         boxes = known_boxes(sample, frame_of) if drawn else None
         if boxes is None:
             answer = Answer(sample.options, sample.reasoning)
-            rows.append(_row(messages(prompt, mode), render(answer, mode), sample.files))
+            row = _row(messages(prompt, mode), render(answer, mode), sample.files)
         else:
             located += 1
             answer = Answer(sample.options, with_boxes(sample.reasoning, boxes))
-            rows.append(_row(messages(locating(prompt), mode, locate=True), render(answer, mode), sample.files))
+            row = _row(messages(locating(prompt), mode, locate=True), render(answer, mode), sample.files)
+        rows.append(row | {"form": (mode, boxes is not None)})
     if locate and not located:
         raise DataError(_why_none_located(samples, locate, direct_share, frame_of))
     return rows
@@ -143,16 +150,17 @@ def dataset(rows: list[dict[str, Any]], data: Path, image: ImageContract) -> Dat
     import json
 
     table = Dataset.from_dict({"row": [json.dumps(row) for row in rows]})
+    latest: dict[str, Image.Image] = {}
 
     def load(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
+        nonlocal latest
         decoded = [json.loads(row) for row in batch["row"]]
-        # A batch of rollouts holds each row once per completion, so each picture is read once.
-        loaded = {
-            file: read_picture(data, file, image)
-            for file in dict.fromkeys(file for row in decoded for file in row["files"])
-        }
-        pictures = [[loaded[file] for file in row["files"]] for row in decoded]
-        columns = {name: [row[name] for row in decoded] for name in decoded[0] if name != "files"}
+        # A batch of rollouts holds each row once per completion, and TRL asks for it again in each pass of a step. Each
+        # picture of a step is read once.
+        files = dict.fromkeys(file for row in decoded for file in row["files"])
+        latest = {file: latest.get(file) or read_picture(data, file, image) for file in files}
+        pictures = [[latest[file] for file in row["files"]] for row in decoded]
+        columns = {name: [row[name] for row in decoded] for name in decoded[0] if name not in _NOT_FOR_TRL}
         return {**columns, "images": pictures}
 
     return table.with_transform(load)

@@ -31,6 +31,7 @@ from trainer.training.positions import check_places
 from trainer.training.recipe.recipe import Recipe, load_recipe
 from trainer.training.recipe.stages import SftRecipe
 from trainer.training.sft.agreement import check_dimensions, check_reasoning
+from trainer.training.sft.answer_length import check_lengths
 from trainer.training.sft.rows import caption_rows, dataset, screening_rows
 from trainer.training.sharding import is_sharded
 from trainer.training.tracking.store import Store
@@ -78,7 +79,7 @@ def train(
     recipe.refuse_other_prompt(manifest.prompt)
     recipe.refuse_other_tiles(manifest.image)
     recipe.refuse_other_length(manifest.decoding)
-    inputs = _read_inputs(section, settings, manifest, data, limit, validation_data)
+    inputs = _read_inputs(section, settings, checkpoint, manifest, data, limit, validation_data)
     return train_on_rows(
         inputs.rows,
         out,
@@ -108,6 +109,7 @@ class _Inputs:
 def _read_inputs(
     section: Section,
     settings: SftRecipe,
+    checkpoint: Path,
     manifest: Manifest,
     data: Path,
     limit: int | None,
@@ -115,9 +117,10 @@ def _read_inputs(
 ) -> _Inputs:
     samples = read_samples(data)
     used = samples[:limit]
+    strict = section == "sft_answer"
 
     def check() -> str:
-        check_reasoning(used, strict=section == "sft_answer")
+        check_reasoning(used, strict=strict)
         check_dimensions(used, manifest.dimensions)
         return data_digest(data, samples)
 
@@ -140,6 +143,9 @@ def _read_inputs(
         locate=settings.locate,
         frame_of=lambda file: read_frame(data, file, manifest.image),
     )
+    able = able_to_locate(manifest.prompt, manifest.decoding) if settings.locate else {}
+    decoding = able.get("decoding", manifest.decoding)
+    done_by_first(lambda: check_lengths(used, rows, decoding, checkpoint, strict=strict), processes())
     if settings.captions:
         described = caption_rows(used, most=settings.captions_per_sample, seed=settings.seed)
         if problem := captions_problem(section, settings, len(described)):

@@ -19,6 +19,8 @@ from trainer.training.tracking.tracker import Tracker
 from trainer.training.validation.rule import SCORE
 
 LOG_NAME = "log.json"
+_SUMMARY = "train_runtime"
+"""A key that only the summary of a training has."""
 EXAMPLES_EVERY = 4
 """Number of logging steps between two kept examples."""
 
@@ -26,17 +28,35 @@ EXAMPLES_EVERY = 4
 class LogFile(TrainerCallback):
     """Rewrites `OUT/log.json` at every logging step and passes the log to the tracker.
 
-    The log is part of the trainer's saved state, so a resumed run has it up to the step from which it resumes.
+    The log is part of the trainer's saved state, so a resumed run has it up to the step from which it resumes. The
+    summary at its end is in no state. A process that continues after the last step would summarise 0 steps, so it keeps
+    the log of the process that took that step.
     """
 
     def __init__(self, out: Path, tracker: Tracker) -> None:
-        self._path, self._tracker = out / LOG_NAME, tracker
+        self._out, self._tracker = out, tracker
+        self._first_step = 0
+
+    def on_train_begin(self, _args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        self._first_step = state.global_step
 
     def on_log(self, _args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        if state.is_world_process_zero:
-            state.log_history[-1].setdefault("time", round(time.time(), 3))
-            write_atomically(self._path, json.dumps(state.log_history, indent=1) + "\n")
-            self._tracker.record(state.log_history)
+        if not state.is_world_process_zero:
+            return
+        history = state.log_history
+        if _SUMMARY in history[-1] and state.global_step == self._first_step:
+            history = logged(self._out) or history[:-1]
+        else:
+            history[-1].setdefault("time", round(time.time(), 3))
+        write_atomically(self._out / LOG_NAME, json.dumps(history, indent=1) + "\n")
+        self._tracker.record(history)
+
+
+def logged(out: Path) -> list[dict[str, Any]]:
+    """The log that `LogFile` has written into a run directory; empty if there is none."""
+    path = out / LOG_NAME
+    history: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return history
 
 
 class ExampleKeeper(TrainerCallback):

@@ -52,7 +52,7 @@ class Running:
         return await self.until(lambda state: bool(state["serving"]["version"] == wanted))
 
     async def comes_to(self, outcome: str) -> dict[str, Any]:
-        return await self.until(lambda state: bool(state["following"]["outcome"] == outcome))
+        return await self.until(lambda state: bool(state["registry"]["outcome"] == outcome))
 
     def polls(self, outcome: str) -> float:
         return float(self.metric("screening_registry_polls_total", outcome=outcome))

@@ -83,9 +83,9 @@ async def test_a_restart_is_postponed_while_the_old_engine_serves_and_dropped_wh
     serve, fleet: Fleet, sample, longest
 ) -> None:
     three = fleet.publish("three", 3, tokenizer=OTHER_TOKENIZER)
-    async with serve(rebuild_spread_seconds=3600) as running:
+    async with serve(restart_spread_seconds=3600) as running:
         fleet.promote(three)
-        assert "engine restarts" in (await running.comes_to("waiting"))["following"]["reason"]
+        assert "engine restarts" in (await running.comes_to("waiting"))["registry"]["reason"]
         await running.polled("waiting", 3)
         assert (await running.client.get("/readyz")).status_code == 200
         assert (await running.client.post("/screen", json=sample.json())).status_code == 200
@@ -97,7 +97,7 @@ async def test_a_restart_is_postponed_while_the_old_engine_serves_and_dropped_wh
 
 async def test_the_engine_restarts_when_the_delay_is_over(serve, fleet: Fleet, longest) -> None:
     three = fleet.publish("three", 3, tokenizer=OTHER_TOKENIZER)
-    async with serve(rebuild_spread_seconds=0.3) as running:
+    async with serve(restart_spread_seconds=0.3) as running:
         fleet.promote(three)
         await running.serves("3")
         assert running.polls("waiting") >= 2
@@ -106,18 +106,18 @@ async def test_the_engine_restarts_when_the_delay_is_over(serve, fleet: Fleet, l
 
 async def test_an_operators_order_does_not_wait_for_the_random_delay(serve, fleet: Fleet, longest) -> None:
     fleet.publish("three", 3, tokenizer=OTHER_TOKENIZER)
-    async with serve(rebuild_spread_seconds=3600, checkpoint_store=fleet.store, registry_alias="none") as running:
+    async with serve(restart_spread_seconds=3600, checkpoint_store=fleet.store, registry_alias="none") as running:
         await running.comes_to("missing")
         order = {"checkpoint": "three"}
         response = await running.client.post("/admin/checkpoint", json=order, headers=ADMIN)
-        assert (response.status_code, response.json()["how"]) == (200, "rebuilt")
+        assert (response.status_code, response.json()["how"]) == (200, "restarted")
 
 
 async def test_after_the_random_delay_a_failing_version_is_tried_less_and_less_often(
     serve, fleet: Fleet, monkeypatch, longest
 ) -> None:
     three = fleet.publish("three", 3, tokenizer=OTHER_TOKENIZER)
-    async with serve(registry_poll_seconds=NEVER, rebuild_spread_seconds=3 * NEVER) as running:
+    async with serve(registry_poll_seconds=NEVER, restart_spread_seconds=3 * NEVER) as running:
         await running.comes_to("current")
         fleet.promote(three)
         assert await Polls(running, monkeypatch).until_tried(73) == [3 + number for number in LESS_AND_LESS]
@@ -129,9 +129,9 @@ async def test_an_unreadable_version_that_needs_a_restart_is_reported_at_once_an
 ) -> None:
     three = fleet.publish("three", 3, tokenizer=OTHER_TOKENIZER)
     (fleet.store / "three").rename(fleet.store / "away")
-    async with serve(rebuild_spread_seconds=3600) as running:
+    async with serve(restart_spread_seconds=3600) as running:
         fleet.promote(three)
-        assert "does not exist" in (await running.comes_to("unavailable"))["following"]["reason"]
+        assert "does not exist" in (await running.comes_to("unavailable"))["registry"]["reason"]
         (fleet.store / "away").rename(fleet.store / "three")
-        assert "engine restarts" in (await running.comes_to("waiting"))["following"]["reason"]
+        assert "engine restarts" in (await running.comes_to("waiting"))["registry"]["reason"]
         assert running.engine.history == ["start 1"]

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 async def test_the_service_follows_the_alias_to_a_version_and_back(serve, fleet: Fleet, sample) -> None:
     async with serve() as running:
         state = await running.comes_to("current")
-        assert (state["following"]["version"], state["following"]["alias"]) == (1, "production")
+        assert (state["registry"]["version"], state["registry"]["alias"]) == (1, "production")
         for number in (2, 1):
             fleet.promote(number)
             await running.serves(str(number))
@@ -63,7 +63,7 @@ async def test_a_registry_that_vanishes_changes_nothing_and_is_followed_when_it_
         await running.comes_to("current")
         fleet.file.rename(away)
         state = await running.comes_to("unreachable")
-        assert "no such file" in state["following"]["reason"]
+        assert "no such file" in state["registry"]["reason"]
         await running.polled("unreachable", 3)
         assert running.metric("screening_registry_reachable") == 0
         assert (await running.client.get("/readyz")).status_code == 200
@@ -112,7 +112,7 @@ async def test_a_refused_version_is_not_tried_again_even_after_a_restart(serve, 
     async with serve(engine) as running:
         fleet.promote(2)
         state = await running.comes_to("refused")
-        assert "log-probabilities" in state["following"]["reason"]
+        assert "log-probabilities" in state["registry"]["reason"]
         assert state["refused"][0]["digest"] == read_manifest(fleet.store / "two").digest
         await running.polled("refused", 3)
         assert engine.history == ["start 1", "reload 2", "reload 1"]
@@ -123,7 +123,7 @@ async def test_a_refused_version_is_not_tried_again_even_after_a_restart(serve, 
     engine = ObedientEngine()
     async with serve(engine) as running:
         state = await running.comes_to("refused")
-        assert "log-probabilities" in state["following"]["reason"]
+        assert "log-probabilities" in state["registry"]["reason"]
         await running.polled("refused", 3)
         assert engine.history == ["start 1"]
         fleet.promote(fleet.publish("three", 3))
@@ -162,7 +162,7 @@ async def test_an_alias_that_names_the_fallback_checkpoint_makes_it_the_next_sta
 async def test_a_missing_alias_is_reported(serve) -> None:
     async with serve(registry_alias="canary") as running:
         state = await running.comes_to("missing")
-        assert "canary" in state["following"]["reason"] and state["serving"]["version"] == "1"
+        assert "canary" in state["registry"]["reason"] and state["serving"]["version"] == "1"
 
 
 async def test_no_swap_begins_while_the_service_drains(serve, fleet: Fleet) -> None:

@@ -27,7 +27,7 @@ async def test_a_directory_with_another_checkpoint_is_not_loaded(serve, fleet: F
         make_checkpoint(fleet.store / "two", 3)
         fleet.promote(2)
         state = await running.comes_to("unavailable")
-        assert "as the registry says" in state["following"]["reason"] and state["refused"] == []
+        assert "as the registry says" in state["registry"]["reason"] and state["refused"] == []
         assert running.engine.history == ["start 1"]
 
 
@@ -41,7 +41,7 @@ async def test_a_directory_that_is_replaced_while_it_is_copied_is_not_loaded(ser
     monkeypatch.setattr(LocalStore, "copy_in", copy_in)
     async with serve() as running:
         fleet.promote(2)
-        assert "replaced while it was copied" in (await running.comes_to("unavailable"))["following"]["reason"]
+        assert "replaced while it was copied" in (await running.comes_to("unavailable"))["registry"]["reason"]
         assert running.engine.history == ["start 1"]
 
 
@@ -61,7 +61,7 @@ async def test_probes_that_are_published_later_are_found(serve, fleet: Fleet) ->
     store_manifest(whole.model_copy(update={"probes": None}), two)
     async with serve() as running:
         fleet.promote(2)
-        assert "no probes" in (await running.comes_to("unavailable"))["following"]["reason"]
+        assert "no probes" in (await running.comes_to("unavailable"))["registry"]["reason"]
         store_manifest(whole, two)
         await running.serves("2")
 
@@ -98,7 +98,7 @@ async def test_a_store_that_is_not_mounted_is_asked_again(serve, fleet: Fleet) -
         (fleet.store / "two").rename(fleet.store / "away")
         fleet.promote(2)
         state = await running.comes_to("unavailable")
-        assert "does not exist" in state["following"]["reason"] and state["refused"] == []
+        assert "does not exist" in state["registry"]["reason"] and state["refused"] == []
         (fleet.store / "away").rename(fleet.store / "two")
         await running.serves("2")
 
@@ -116,7 +116,7 @@ async def test_the_store_may_be_mounted_elsewhere_and_links_must_stay_inside(
         (mounted / "three").symlink_to(outside)
         fleet.promote(fleet.registry.register(fleet.store / "three", read_manifest(outside).digest, {}).number)
         state = await running.comes_to("refused")
-        assert "points outside" in state["following"]["reason"] and state["serving"]["version"] == "2"
+        assert "points outside" in state["registry"]["reason"] and state["serving"]["version"] == "2"
 
 
 async def test_a_store_that_hangs_delays_the_watcher_and_no_request(serve, fleet: Fleet, sample, monkeypatch) -> None:
@@ -158,7 +158,7 @@ async def test_a_registry_that_hangs_is_waited_for_a_bounded_time_and_asked_once
         monkeypatch.setattr(Registry, "resolve", hangs)
         fleet.promote(2)
         state = await running.comes_to("unreachable")
-        assert "no answer within" in state["following"]["reason"]
+        assert "no answer within" in state["registry"]["reason"]
         await running.polled("unreachable", 3)
         assert len(asked) == 1, "threads must not pile up"
         assert (await running.client.post("/screen", json=sample.json())).status_code == 200

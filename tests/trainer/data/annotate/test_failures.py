@@ -120,6 +120,13 @@ def test_refusals_before_the_first_answer_count_only_if_an_answer_follows(endpoi
     assert (report.annotation.accepted.hits, report.annotation.rejected) == (3, 2)
 
 
+def test_refusals_that_overtake_slow_answers_do_not_end_the_run(endpoint, order, clock, monkeypatch):
+    monkeypatch.setattr("trainer.endpoint.workers.REFUSED_FROM_THE_START", 2)
+    endpoint.speak = lambda a: Say("no", status=400) if a.sample < 3 else replace(honest(a), delay=0.3)
+    report = annotate_by_teacher(replace(order, concurrency=3), clock)
+    assert (report.annotation.accepted.hits, report.annotation.rejected) == (2, 3)
+
+
 def test_an_endpoint_that_refuses_everything_rejects_nothing(endpoint, order, clock):
     endpoint.speak = lambda _: Say("this model takes no pictures", status=400)
     with pytest.raises(EndpointUnusable, match=r"refuses every request .*takes no pictures"):

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.trainer.chat_server import Say, honest
 from trainer.data.annotate.by_teacher import annotate_by_teacher
 from trainer.data.annotate.errors import AnnotationError
 from trainer.data.annotate.replies import open_replies
@@ -83,6 +84,14 @@ def test_a_higher_limit_continues_the_run(endpoint, order, clock):
     annotate_by_teacher(order, clock)
     assert len(read_samples(order.out)) == 5
     assert set(endpoint.tasks.values()) == {1}
+
+
+def test_a_run_with_only_refused_questions_left_ends(endpoint, order, clock):
+    annotate_by_teacher(replace(order, limit=4), clock)
+    endpoint.speak = lambda asked: Say("our policy", status=400) if asked.sample == 4 else honest(asked)
+    annotation = annotate_by_teacher(order, clock).annotation
+    assert annotation.complete
+    assert (annotation.accepted.hits, annotation.rejected) == (4, 1)
 
 
 def test_a_directory_that_is_written_by_another_process_is_refused(endpoint, order, clock):

@@ -250,6 +250,15 @@ def test_a_killed_run_goes_on_without_asking_for_a_picture_twice(
     assert everything(tmp_path / "s").keys() == everything(tmp_path / "unbroken").keys()
 
 
+def test_an_empty_directory_may_be_a_link(reviews: Reviews, tmp_path: Path) -> None:
+    reviews.add(1, "A")
+    (tmp_path / "s").mkdir()
+    (tmp_path / "link").symlink_to("s")
+    collected(reviews, tmp_path / "link")
+    assert list(samples(tmp_path / "s")) == ["scr_001"]
+    assert (tmp_path / "link").is_symlink()
+
+
 def test_a_partial_picture_is_asked_for_again(reviews: Reviews, tmp_path: Path) -> None:
     reviews.add(1, "A")
     folder = tmp_path / ".s.partial" / "pictures"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -167,3 +168,25 @@ class Deadly(AlphaOrBackdrop):
 
 def deadly(_: str) -> Deadly:
     return Deadly()
+
+
+LOADED = "COMPOSE_TEST_LOADED"
+"""Environment variable that names the file in which `Loading` notes the processes."""
+
+
+class Loading(AlphaOrBackdrop):
+    """Loads a model at the first photo, as the segmenter onnx does."""
+
+    @cached_property
+    def model(self) -> str:
+        with Path(os.environ[LOADED]).open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        return "loaded"
+
+    def cut(self, photo: Image.Image) -> Image.Image:
+        assert self.model
+        return super().cut(photo)
+
+
+def loading(_: str) -> Loading:
+    return Loading()

@@ -114,6 +114,14 @@ def test_the_same_run_in_the_same_directory_takes_more_products(
     assert all(after[name] == content for name, content in before.items() if name.startswith("pictures/"))
 
 
+def test_the_output_may_lie_beside_the_photos(products: Path, references: Path) -> None:
+    """A second run does not take the contact sheet of the first one for a product."""
+    assert compose(products, references, products / "out") == 0
+    before = files(products / "out")
+    assert compose(products, references, products / "out") == 0
+    assert files(products / "out") == before
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 def test_a_picture_made_alone_equals_the_one_from_the_set(
     option: str, products: Path, references: Path, tmp_path: Path

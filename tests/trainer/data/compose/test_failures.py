@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,21 @@ def test_every_fault_has_its_reason_and_the_good_product_is_composed(
     said = capsys.readouterr().out
     assert "left out: 9 (1 x busy-background, 2 x empty" in said
     assert "The same command tries them again" in said
+
+
+def test_file_names_that_are_not_utf_8_are_written_with_escapes(
+    products: Path, references: Path, tmp_path: Path
+) -> None:
+    (products / "good.png").rename(products / os.fsdecode(b"caf\xe9.png"))
+    (products / os.fsdecode(b"broken\xff.png")).write_bytes(b"no picture")
+    (products / os.fsdecode(b"locked\xff.png")).symlink_to(tmp_path / "nowhere.png")
+    for number, reference in enumerate(sorted(references.iterdir())):
+        reference.rename(references / os.fsdecode(b"sc\xe8ne%d.png" % number))
+    assert compose(products, references, tmp_path / "out") == 1
+    assert _left(tmp_path / "out") == {r"broken\udcff": "unreadable", r"locked\udcff": "unreadable"}
+    (sample,) = read_any_samples(tmp_path / "out")
+    assert (sample.product, sample.original.attributes["source"]) == (r"caf\udce9", r"caf\udce9.png")
+    assert sample.setting.startswith(r"reference sc\udce8ne")
 
 
 def test_a_mended_file_is_composed_by_the_same_command(products: Path, references: Path, tmp_path: Path) -> None:

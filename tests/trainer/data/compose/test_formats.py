@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from screening.image_files import colour_profiles
+from screening.images import accept
 from tests.trainer.data.compose.photos import SIDE, compose, make_references, photographed, two_halves
+from trainer.data_directory import read_any_samples
 
 RED, BLUE, DARK = (210, 40, 40), (40, 60, 200), (60, 20, 60)
 STORED = {
@@ -133,6 +135,21 @@ def test_the_original_is_upright_and_fits_the_requested_size(
     original = composed[name]["original"]
     assert max(original.size) == SIDE
     assert original.height > original.width
+
+
+def test_the_original_of_a_long_photo_keeps_enough_pixels(tmp_path: Path) -> None:
+    """Every later stage refuses a picture whose shorter side has fewer than 32."""
+    (tmp_path / "products").mkdir()
+    long = Image.new("RGBA", (1400, 200))
+    long.paste(two_halves(), (600, 40))
+    long.save(tmp_path / "products" / "long.png")
+    references, out = make_references(tmp_path / "references"), tmp_path / "out"
+    assert compose(tmp_path / "products", references, out, "--size", "192") == 0
+    (sample,) = read_any_samples(out)
+    for file in sample.files:
+        accept((out / file).read_bytes())
+    with Image.open(out / sample.original.file) as original:
+        assert original.size == (224, 32)
 
 
 @pytest.mark.parametrize("name", GREY)

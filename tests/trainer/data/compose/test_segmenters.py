@@ -66,6 +66,19 @@ def test_onnx_cuts_with_a_model_in_a_file(logits: bool, tmp_path: Path) -> None:
     assert (found & expected).sum() / (found | expected).sum() > 0.91
 
 
+@pytest.mark.parametrize("name", ["backdrop", "onnx"])
+def test_colours_under_transparent_pixels_are_not_seen(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "dark.onnx"
+    path.write_bytes(dark_finder(64, logits=True))
+    photo = Image.new("RGBA", (300, 200), (255, 255, 255, 255))
+    ImageDraw.Draw(photo).rectangle((40, 40, 119, 169), fill=(20, 20, 70, 255))
+    ImageDraw.Draw(photo).rectangle((180, 40, 259, 169), fill=(20, 20, 70, 0))
+    found = _alpha(make_segmenter(f"onnx:{path}" if name == "onnx" else name), photo) >= 128
+    expected = np.zeros((200, 300), bool)
+    expected[40:170, 40:120] = True
+    assert (found & expected).sum() / (found | expected).sum() > 0.91
+
+
 def test_onnx_serves_a_run_and_its_file_belongs_to_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "dark.onnx"
     path.write_bytes(dark_finder(64, logits=True))

@@ -15,6 +15,7 @@ from trainer.data.compose.cutout import checked
 from trainer.data.render import KINDS, CutOut, draw_generated
 from trainer.data.render.photo_kinds import PHOTO_KINDS, unsuitable
 from trainer.data.render.picture import Shot
+from trainer.data.render.regions import box_of
 from trainer.data.render.scenes import real_setting
 
 SIDE = 192
@@ -130,6 +131,40 @@ def test_a_plain_product_gets_other_defects() -> None:
         assert defect.kind not in left_out
     with pytest.raises(ValueError, match="no details_blurred defect of severity 1 fits"):
         draw_generated(product, np.random.default_rng(0), 96, [("details_blurred", 1)], setting="table")
+
+
+@pytest.mark.parametrize("name", ["grown", "continued", "attached", "part_missing", "bent"])
+def test_a_product_that_is_cut_off_shows_both_defects(name: str) -> None:
+    """The edge of the picture cuts off the side that the other defect did not change."""
+    for seed in range(4):
+        for severities in ((1, 3), (3, 1)):
+            plan = list(zip(("cut_off", name), severities, strict=True))
+            shot = draw_generated(_product(), np.random.default_rng(seed), 96, plan, setting="table")
+            assert shot.composition is not None
+            product, other = (box_of(defect, shot.composition) for defect in shot.defects)
+            assert product is not None and other is not None
+            assert product.left == 0 or product.right == 1
+
+
+def test_stripes_across_the_product_are_not_mirrored() -> None:
+    """They would look as before, although the label says that they are mirrored."""
+    striped = Image.new("RGBA", (120, 160), (230, 200, 60, 255))
+    for row in range(0, 160, 8):
+        striped.paste((20, 20, 20, 255), (0, row, 120, row + 4))
+    left_out = unsuitable(_plain(striped))
+    assert "details_mirrored" in left_out
+    assert "details_blurred" not in left_out
+
+
+def test_a_very_wide_product_floats_visibly() -> None:
+    """It is low in the picture, and a small share of its height would be less than a pixel."""
+    product = _plain(Image.new("RGBA", (640, 80), (200, 30, 30, 255)))
+
+    def base(seed: int, plan: list[tuple[str, int]]) -> int:
+        pixels = _pixels(draw_generated(product, np.random.default_rng(seed), SIDE, plan, setting="studio"))
+        return int(np.flatnonzero((pixels[..., 0] - pixels[..., 1] > 80).any(1))[-1])
+
+    assert all(base(seed, []) - base(seed, [("floating", 1)]) >= 0.01 * SIDE for seed in range(5))
 
 
 def test_a_wide_product_stays_inside_the_frame() -> None:

@@ -13,8 +13,17 @@ import pytest
 from PIL import Image
 
 from screening.answer import parse_findings
+from screening.images import accept
 from screening.runtime import atomic_write
-from tests.trainer.data.compose.photos import HERE, cutout, files, make_products, make_references, photographed
+from tests.trainer.data.compose.photos import (
+    HERE,
+    LOADED,
+    cutout,
+    files,
+    make_products,
+    make_references,
+    photographed,
+)
 from trainer.__main__ import main
 from trainer.data_directory import data_digest, read_samples
 
@@ -68,6 +77,20 @@ def test_the_original_is_the_photo(products: Path, tmp_path: Path) -> None:
         assert photo.size == shown.size
         assert np.abs(np.asarray(photo, float) - np.asarray(shown, float)).mean() < 3
     assert sample.original.attributes["source"] == "photo.jpg"
+
+
+def test_the_original_of_a_long_photo_keeps_enough_pixels(tmp_path: Path) -> None:
+    """Every later stage refuses a picture whose shorter side has fewer than 32."""
+    (tmp_path / "products").mkdir()
+    long = Image.new("RGBA", (1400, 200))
+    long.paste(cutout(1), (600, 10))
+    long.save(tmp_path / "products" / "long.png")
+    assert _render(tmp_path / "products", tmp_path / "out", "--size", 192) == 0
+    (sample,) = read_samples(tmp_path / "out")
+    for file in sample.files:
+        accept((tmp_path / "out" / file).read_bytes())
+    with Image.open(tmp_path / "out" / sample.original.file) as original:
+        assert original.size == (224, 32)
 
 
 def test_each_picture_depends_only_on_its_own_photo(products: Path, references: Path, tmp_path: Path) -> None:
@@ -138,6 +161,16 @@ def test_a_killed_worker_ends_the_run_and_the_same_command_continues(
     assert len(read_samples(tmp_path / "out")) == 3
 
 
+def test_each_worker_loads_the_model_of_the_segmenter_once(
+    products: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(LOADED, str(tmp_path / "loaded"))
+    assert _render(products, tmp_path / "out", "--segmenter", f"{HERE}:loading", "--workers", 2) == 0
+    processes = (tmp_path / "loaded").read_text().split()
+    assert processes
+    assert len(processes) == len(set(processes))
+
+
 def test_a_photo_that_cannot_be_used_is_named_and_the_rest_is_made(
     products: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,6 +194,23 @@ def test_a_photo_that_cannot_be_used_is_named_and_the_rest_is_made(
         (products / f"{name}.png").unlink()
     assert _render(products, tmp_path / "out") == 0
     assert (tmp_path / "out" / "failures.jsonl").read_text() == ""
+
+
+def test_file_names_that_are_not_utf_8_are_written_with_escapes(tmp_path: Path) -> None:
+    folder = tmp_path / "products" / os.fsdecode(b"caf\xe9")
+    folder.mkdir(parents=True)
+    cutout(1).save(folder / os.fsdecode(b"fa\xe7ade.png"))
+    (folder / os.fsdecode(b"broken\xff.png")).write_bytes(b"no picture")
+    references = make_references(tmp_path / "references")
+    for number, reference in enumerate(sorted(references.iterdir())):
+        reference.rename(references / os.fsdecode(b"sc\xe8ne%d.png" % number))
+    out = tmp_path / "out"
+    assert _render(tmp_path / "products", out, "--references", references) == 1
+    (sample,) = read_samples(out)
+    assert (sample.product, sample.original.attributes["source"]) == (r"caf\udce9", r"fa\udce7ade.png")
+    assert str(sample.setting).startswith(r"reference sc\udce8ne")
+    failure = json.loads((out / "failures.jsonl").read_text())
+    assert (failure["product"], failure["file"]) == (r"caf\udce9", r"broken\udcff.png")
 
 
 def test_the_record_names_defects_that_a_photo_does_not_allow(tmp_path: Path) -> None:
@@ -215,7 +265,7 @@ def test_a_model_learns_from_the_training_part_of_a_split(
     assert not set.intersection(*parts)
     recipe = tmp_path / "one-step.yaml"
     stage = "{epochs: 1, batch_size: 2, learning_rate: 0.001, captions: false}"
-    recipe.write_text(f"name: one\nprompt: compact\nmax_tokens_cot: 160\nsft_weak: {stage}\nsft_answer: {stage}\n")
+    recipe.write_text(f"name: one\nprompt: compact\nmax_tokens_cot: 256\nsft_weak: {stage}\nsft_answer: {stage}\n")
     command = ["sft", "--stage", "answer-driven", "--recipe", str(recipe), "--checkpoint", str(small_checkpoint)]
     command += ["--tracking-uri", "none"]
     assert main([*command, "--data", str(split / "training"), "--out", str(tmp_path / "run")]) == 0

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from screening.answer import Mode
-from tests.trainer.evaluation.compare.evaluations import LABELS, compare, make_data, make_evaluation, think
+from tests.trainer.evaluation.compare.evaluations import (
+    LABELS,
+    compare,
+    make_data,
+    make_evaluation,
+    result,
+    think,
+)
 from trainer.data_directory import data_digest, read_samples
 
 pytestmark = pytest.mark.slow
@@ -115,3 +122,20 @@ def test_the_same_command_may_run_again_and_another_comparison_is_refused(
     assert compare(before, after, before, data) == 2
     assert "holds other files" in capsys.readouterr().err
     assert not (before / "run.json").exists()
+
+
+def test_a_comparison_with_places_does_not_replace_one_without(
+    tmp_path: Path, before: Path, after: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, places = tmp_path / "out", tmp_path / "places"
+    assert compare(before, after, out, data) == 0
+    once = {path.name: path.read_bytes() for path in out.iterdir()}
+    for directory in (before, after):
+        scores = json.loads((directory / "scores.json").read_text())
+        (directory / "scores.json").write_text(json.dumps(scores | {"locate": True}))
+    assert compare(before, after, out, data) == 2
+    assert "mode cot there, cot with places now" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == once
+    assert compare(before, after, places, data) == 0
+    assert result(places)["locate"] and "locate" not in result(out)
+    assert ", cot with places: " in (places / "comparison.md").read_text()

@@ -14,7 +14,7 @@ from screening.checkpoint.registry import PRODUCTION
 from tests.trainer.release.retrain.shop import Shop
 from trainer.release.promote.rollback import rollback
 from trainer.release.retrain.config import Confirm
-from trainer.release.retrain.confirm import confirm, served_by
+from trainer.release.retrain.confirm import addresses, confirm, served_by
 from trainer.release.retrain.errors import Unconfirmed
 
 pytestmark = pytest.mark.slow
@@ -76,6 +76,18 @@ def test_every_address_of_a_name_is_asked() -> None:
             assert f"http://[::1]:{port}: no answer" in str(error) and "127.0.0.1" not in str(error)
         else:
             assert found == [url]
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("http://127.0.0.1:8000/shop", "http://127.0.0.1:8000/shop"),
+        ("http://127.0.0.1/", "http://127.0.0.1:80"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+    ],
+)
+def test_the_url_of_an_address_keeps_port_and_path(url: str, asked: str) -> None:
+    assert addresses(settings(url, every_address=True)) == [asked]
 
 
 def test_a_run_ends_when_the_service_serves_the_promoted_version(shop: Shop) -> None:

@@ -15,6 +15,7 @@ from screening.answer import Mode
 from screening.checkpoint.manifest import Manifest, read_manifest, store_manifest, verify
 from screening.checkpoint.probes import Probe, Probes
 from screening.checkpoint.registry import PRODUCTION
+from screening.checkpoint.seal import sealed
 from tests.trainer.coloured import thought
 from tests.trainer.published import make_prober
 from tests.trainer.release.retrain.shop import Shop, called
@@ -59,7 +60,7 @@ def test_every_gpu_stage_uses_the_result_of_the_previous_one(
     sft = {"learning_rate": 1e-3, "batch_size": 4, "epochs": 1, "captions": False}
     stage_2 = {"learning_rate": 0.01, "batch_size": 8, "epochs": 0, "last_epochs": 1, "group_size": 2}
     stage_2 |= {"max_completion_tokens": 6, "gradient_checkpointing": False, "weight_decay": 0.9}
-    recipe = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": sft, "sft_answer": sft}
+    recipe = {"name": "small", "prompt": "compact", "max_tokens_cot": 256, "sft_weak": sft, "sft_answer": sft}
     (shop.folder / "small.yaml").write_text(yaml.safe_dump(recipe | {"hcm_grpo": stage_2}))
     shop.config["training"]["recipe"] = str(shop.folder / "small.yaml")
 
@@ -84,7 +85,8 @@ def serve(shop: Shop, checkpoint: Path) -> None:
     directory = shop.folder / "store" / "small"
     shutil.copytree(checkpoint, directory)
     probe = Probe(seed=0, mode=Mode.COT, answer="x", logprobs=(-1.0,))
-    manifest = read_manifest(directory).model_copy(update={"probes": Probes(questions=(probe,), tolerance=0.1)})
+    probes = Probes(questions=(probe,), tolerance=0.1)
+    manifest = sealed(read_manifest(directory).model_copy(update={"probes": probes}))
     store_manifest(manifest, directory)
     version = register(shop.registry, directory, manifest)
     move(shop.registry, shop.registry.named(PRODUCTION), version, "promote", by="ann", reason=None)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import yaml
 from screening.checkpoint.manifest import verify
 from trainer.release.retrain.config import read_config
 from trainer.release.retrain.errors import BadInput
-from trainer.release.retrain.joining import join
+from trainer.release.retrain.joining import _decided_since, join
 from trainer.release.retrain.state import Decision, Run, State, utc_now, write_state
 from trainer.release.retrain.worker import execute
 
@@ -55,7 +56,7 @@ def test_two_machines_train_together(
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         yaml.safe_dump(
-            {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": sft, "sft_answer": sft}
+            {"name": "small", "prompt": "compact", "max_tokens_cot": 256, "sft_weak": sft, "sft_answer": sft}
         )
     )
     with socket.socket() as probe:
@@ -93,6 +94,14 @@ def test_a_machine_that_joins_ends_when_there_is_no_work(config: Path, tmp_path:
     write_state(settings.work, State(decision=decision))
     thread.join(60)
     assert not thread.is_alive() and told[-1] == "the first machine has no more trainings"
+
+
+def test_a_run_that_ended_by_a_wrong_clock_sends_no_machine_away() -> None:
+    now = utc_now()
+    run = Run(id="one", started=now.isoformat(), reason="test", outcome="promoted", ended=now.isoformat())
+    assert _decided_since(State(run=run), now)
+    later = (now + timedelta(days=365)).isoformat()
+    assert not _decided_since(State(run=run.model_copy(update={"ended": later})), now)
 
 
 def test_a_machine_that_the_configuration_does_not_have_is_refused(config: Path) -> None:

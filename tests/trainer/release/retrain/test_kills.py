@@ -15,7 +15,7 @@ from tests.trainer import forked
 from tests.trainer.release.retrain.shop import Shop
 from trainer.release.retrain import releasing
 from trainer.release.retrain.errors import Stale
-from trainer.release.retrain.lock import Epoch, newest_lease, work_lock
+from trainer.release.retrain.lock import FencingToken, newest_lease, work_lock
 from trainer.release.retrain.stages import STAGES
 
 pytestmark = [pytest.mark.fork_server, pytest.mark.slow]
@@ -74,15 +74,15 @@ def _second(config: Path) -> None:
 def test_a_run_on_another_machine_is_waited_for_until_its_lease_ends(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Epoch(shop.registry, "elsewhere", "node-7", 600) as other:
+    with FencingToken(shop.registry, "elsewhere", "node-7", 600) as other:
         other.acquire(ours_ended=True)
         assert shop.call() == 1
-        assert "runs on node-7 (epoch 1" in capsys.readouterr().out
+        assert "runs on node-7 (fencing token 1" in capsys.readouterr().out
         assert shop.call("--decide-only") == 0
         assert '"decision": "skip"' in capsys.readouterr().out
     assert shop.call() == 0, "it has released the model"
     lease = newest_lease(shop.registry)
-    assert lease is not None and (lease.epoch, lease.released) == (2, True)
+    assert lease is not None and (lease.token, lease.released) == (2, True)
 
 
 @pytest.mark.parametrize("stage", ["publish", "promote"])
@@ -94,7 +94,7 @@ def test_a_stale_run_can_neither_publish_nor_promote(stage: str, shop: Shop, mon
     real = getattr(owner, name)
 
     def overtaken(*given: Any, **named: Any) -> Any:
-        Epoch(shop.registry, "elsewhere", "node-7", 600).acquire(ours_ended=True)
+        FencingToken(shop.registry, "elsewhere", "node-7", 600).acquire(ours_ended=True)
         return real(*given, **named)
 
     monkeypatch.setattr(owner, name, overtaken)
@@ -104,12 +104,12 @@ def test_a_stale_run_can_neither_publish_nor_promote(stage: str, shop: Shop, mon
     assert (shop.registry.version(2) is None) == (stage == "publish")
 
 
-def test_an_epoch_knows_when_it_is_overtaken(shop: Shop) -> None:
-    with Epoch(shop.registry, "one", "node-1", 0.0001) as first:
+def test_a_fencing_token_knows_when_it_is_overtaken(shop: Shop) -> None:
+    with FencingToken(shop.registry, "one", "node-1", 0.0001) as first:
         first.acquire(ours_ended=False)
         first.check()
-        with Epoch(shop.registry, "two", "node-2", 0.0001) as second:
+        with FencingToken(shop.registry, "two", "node-2", 0.0001) as second:
             second.acquire(ours_ended=False)
             second.check()
-            with pytest.raises(Stale, match=r"epoch 1, and the newest is 2, held by node-2"):
+            with pytest.raises(Stale, match=r"fencing token 1, but the newest is 2, held by node-2"):
                 first.check()

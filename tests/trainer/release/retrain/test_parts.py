@@ -16,7 +16,7 @@ from trainer.release.retrain.config import Settings, read_config
 from trainer.release.retrain.errors import BadInput, RetrainError
 from trainer.release.retrain.ledger import Entry, Ledger
 from trainer.release.retrain.state import read_state
-from trainer.release.retrain.worker import execute
+from trainer.release.retrain.worker import Order, execute
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +43,7 @@ def test_the_shortest_configuration_has_defaults(tmp_path: Path) -> None:
         ({"confirm": {"services": ["shop:8000"]}}, "not a URL"),
         ({"confirm": {"services": ["http://shop:800000"]}}, "not a URL"),
         ({"confirm": {"services": ["http://"]}}, "not a URL"),
+        ({"confirm": {"services": ["https://shop"], "every_address": True}}, "confirm: every_address needs URLs"),
         ({"training": {"recipe": "tiny", "nodes": 2, "rendezvous": "node-0"}}, "training.rendezvous"),
         ({"data": {"directories": []}}, "data: give directories, or collect"),
         ({"data": {"collect": {"service": "shop:8000", "key_file": "key"}}}, "data.collect.service: 'shop:8000'"),
@@ -126,6 +127,13 @@ def test_a_damaged_state_is_refused_by_its_name(text: str, tmp_path: Path) -> No
         read_state(tmp_path)
 
 
+def test_a_state_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(_RUN + ', "epochs": [3, 4]}}')
+    run = read_state(tmp_path).unfinished
+    assert run is not None
+    assert run.fencing_tokens == [3, 4]
+
+
 @pytest.mark.parametrize("seen", ["", "NaN", "Infinity", '"x"'])
 def test_a_damaged_ledger_is_refused_by_its_name(seen: str, tmp_path: Path) -> None:
     (tmp_path / "ledger.json").write_text(
@@ -149,19 +157,27 @@ def test_a_child_process_that_leaves_no_result_can_be_started_again(
     assert "no-such-stage" in capfd.readouterr().err
 
 
-def test_a_child_process_ends_with_its_parent(tmp_path: Path, wait_until: Any) -> None:
+@pytest.mark.parametrize(
+    "begin",
+    ["worker.main([order, str(os.getppid())])", "os.setsid(); worker.main([order])"],
+    ids=["alone", "started by torchrun"],
+)
+def test_a_child_process_ends_with_its_parent(begin: str, tmp_path: Path, wait_until: Any) -> None:
     """kill -9 of the parent; the child would otherwise keep training, at the same time as the one that is started
     again."""
     import signal
     import subprocess
     import sys
 
+    (tmp_path / "sft.json").write_text(Order(stage="sft", arguments={}).model_dump_json())
     program = (
-        "import os, sys, time\nfrom trainer.release.retrain.worker import end_with\n"
-        "if os.fork() == 0:\n    end_with(os.getppid()); print(os.getpid(), flush=True); time.sleep(600)\n"
+        "import os, sys, time\nfrom trainer.release.retrain import worker\norder = sys.argv[1]\n"
+        "def work(_order):\n    print(os.getpid(), flush=True); time.sleep(600)\n"
+        f"worker._done = work\nif os.fork() == 0:\n    {begin}\n"
         "time.sleep(600)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", program, str(tmp_path / "sft.json")]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
     parent.send_signal(signal.SIGKILL)

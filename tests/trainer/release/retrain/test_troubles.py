@@ -9,17 +9,20 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from screening.checkpoint.registry import Registry
+from screening.checkpoint.registry import PRODUCTION, Registry
 from screening.errors import RegistryError
 from tests.trainer.published import make_data
 from tests.trainer.release.retrain.shop import SAMPLES, Shop
+from trainer.release.promote.rollback import rollback
 from trainer.release.retrain import machine
-from trainer.release.retrain.lock import Epoch, Lease, newest_lease
+from trainer.release.retrain.lock import FencingToken, Lease, newest_lease
+from trainer.release.retrain.state import utc_now, write_state
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +83,40 @@ def test_a_run_continues_after_a_full_disk(shop: Shop) -> None:
     once_only(shop)
 
 
+def test_a_promotion_that_a_person_took_back_is_not_repeated(shop: Shop) -> None:
+    production = shop.production
+    with pytest.MonkeyPatch.context() as full:
+        before("promote", lambda: fails_after(0, full, "state"), full)
+        assert shop.call() == 1
+    assert [move.after for move in shop.history.moves] == [1, 2], "the alias moved, and the stage is not recorded"
+    rollback(shop.registry, by="ann", reason="wrong shadows")
+    assert shop.call() == 0
+    run = shop.state.run
+    assert run is not None and run.outcome == "superseded" and "this run promoted version 2" in run.message
+    assert shop.production == production and [move.after for move in shop.history.moves] == [1, 2, 1]
+
+
+def test_a_first_promotion_that_was_only_noted_is_finished(
+    shop: Shop, tmp_path: Path, registry_file: Path, empty_registry: Path
+) -> None:
+    registry_file.write_bytes(empty_registry.read_bytes())
+    shop.config["training"]["base"] = str(tmp_path / "store" / "old")
+    real = Registry.point
+
+    def point(registry: Registry, alias: str, number: int) -> None:
+        if alias == PRODUCTION:
+            raise RegistryError("the registry does not answer")
+        real(registry, alias, number)
+
+    with pytest.MonkeyPatch.context() as down:
+        down.setattr(Registry, "point", point)
+        assert [shop.call() for _ in range(2)] == [3, 3]
+    assert shop.call() == 0
+    run = shop.state.run
+    assert run is not None and run.outcome == "promoted"
+    assert [move.after for move in shop.history.moves] == [1]
+
+
 def test_a_run_continues_after_its_registry_was_down(shop: Shop) -> None:
     for stage in ("decide", "publish", "gate", "promote"):
         with pytest.MonkeyPatch.context() as down:
@@ -131,7 +168,7 @@ def test_a_run_that_is_overtaken_leaves_the_gpu(shop: Shop, monkeypatch: pytest.
     def overtake() -> None:
         with pytest.MonkeyPatch.context() as free:
             free.setattr("trainer.release.retrain.lock.busy_with", lambda *_, **__: None)
-            Epoch(shop.registry, "elsewhere", "node-7", 600).acquire(ours_ended=True)
+            FencingToken(shop.registry, "elsewhere", "node-7", 600).acquire(ours_ended=True)
 
     before("sft", overtake, monkeypatch)
     assert shop.call() == 1
@@ -147,15 +184,30 @@ def test_a_failed_decision_is_in_the_metrics(options: tuple[str, ...], shop: Sho
 
 def test_a_lease_from_a_wrong_clock_ends(shop: Shop) -> None:
     now = time.time()
-    lease = Lease(epoch=1, work="elsewhere", holder="node-7", seen=now, released=False)
+    lease = Lease(token=1, work="elsewhere", holder="node-7", seen=now, released=False)
     assert lease.held_against("here", 600, ours_ended=True)
     assert replace(lease, seen=now + 300).held_against("here", 600, ours_ended=True), "clocks differ a little"
     assert not replace(lease, seen=now + 86_400 * 365).held_against("here", 600, ours_ended=True)
 
 
+@pytest.mark.parametrize(
+    ("ahead", "decided"), [(timedelta(minutes=5), "skip"), (timedelta(days=365), "run")], ids=["a little", "a year"]
+)
+def test_a_run_that_ended_by_a_wrong_clock_does_not_stop_later_ones(ahead: timedelta, decided: str, shop: Shop) -> None:
+    assert shop.call() == 0
+    state = shop.state
+    assert state.finished is not None
+    state.finished.ended = (utc_now() + ahead).isoformat()
+    write_state(shop.work, state)
+    shop.config["when"] = {"new_labels": 0, "new_products": 0, "days_after_run": 1}
+    assert shop.call("--decide-only") == 0
+    decision = shop.state.decision
+    assert decision is not None and decision.decision == decided
+
+
 @pytest.mark.parametrize("damage", ["soon", "nan", "inf"])
 def test_a_damaged_lease_does_not_block(damage: str, shop: Shop) -> None:
-    with Epoch(shop.registry, "elsewhere", "node-7", 600) as other:
+    with FencingToken(shop.registry, "elsewhere", "node-7", 600) as other:
         other.acquire(ours_ended=True)
         with shop.registry.client() as client:
             client.set_model_version_tag("screening.retrain", "1", "seen", damage)

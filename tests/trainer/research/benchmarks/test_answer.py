@@ -34,6 +34,9 @@ OPEN = Question(id="o", subtask="t", text="<image>\nHow many?", files=("1.png",)
         ("Answer: B", "B", False),
         ("The picture is blurred. The answer is (B).", "B", False),
         ("The correct answer is: **B**", "B", False),
+        ("(A) is wrong. The answer is (B).", "B", False),
+        ("B. The one that is a bit darker, i.e. the second", "B", False),
+        ("B: (B) is sharper.", "B", False),
         ("The answer is B because A is wrong. Answer: B", "B", False),
         ("<answer>B</answer>", "B", False),
         ("Left.", "A", False),
@@ -57,6 +60,11 @@ def test_letters_are_read_in_documented_ways(text: str, letter: str, strict: boo
         ("<image>", Reason.UNKNOWN_OPTION),
         ("Neither left nor a man", Reason.UNKNOWN_OPTION),
         ("The answer is A. No, the answer is B.", Reason.CONTRADICTION),
+        ("(A) or (B)", Reason.CONTRADICTION),
+        ("A. No, B.", Reason.CONTRADICTION),
+        ("A. No, **B**", Reason.CONTRADICTION),
+        ("A. Left or B", Reason.CONTRADICTION),
+        ("(D) or (B)", Reason.UNKNOWN_OPTION),
     ],
 )
 def test_an_answer_without_an_option_is_unreadable_and_never_drawn(text: str, reason: Reason) -> None:
@@ -64,6 +72,13 @@ def test_an_answer_without_an_option_is_unreadable_and_never_drawn(text: str, re
     assert isinstance(result, Unreadable)
     assert result.reason is reason
     assert not right(result, CHOICE)
+
+
+def test_the_words_of_an_option_may_name_other_options() -> None:
+    options = ("a cat", "a dog", "both (A) and (B)")
+    question = CHOICE.model_copy(update={"options": options, "answer": "C"})
+    assert read("C. Both (A) and (B).", question, Mode.DIRECT) == Read("C", strict=False)
+    assert isinstance(read("C. Both (A) and (B) are shown", question, Mode.DIRECT), Unreadable)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def recipe(tmp_path: Path) -> str:
     stage = {"learning_rate": 0.001, "captions": False, "epochs": 1, "batch_size": 3}
     stage_2 = {"group_size": 2, "batch_size": 4, "gradient_accumulation": 2, "learning_rate": 0.01}
     stage_2 |= {"max_completion_tokens": 8, "epochs": 1, "last_epochs": 1, "gradient_checkpointing": False}
-    settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": stage, "sft_answer": stage}
+    settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 256, "sft_weak": stage, "sft_answer": stage}
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump({**settings, "hcm_grpo": stage_2}))
     return str(path)

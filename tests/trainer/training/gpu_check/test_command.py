@@ -167,7 +167,7 @@ def test_wrong_input_ends_with_status_2(tmp_path, capsys) -> None:
     wrong = tmp_path / "wrong.json"
     wrong.write_text("{}")
     assert main(["gpu-check", "--order", str(wrong)]) == 2
-    assert "is not an order of gpu-check" in capsys.readouterr().err
+    assert "is not a specification of gpu-check" in capsys.readouterr().err
     if not torch.cuda.is_available():
         assert main(["gpu-check"]) == 2
         assert "Give --device cpu --scale tiny" in capsys.readouterr().err

@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.slow]
 def write_recipe(path: Path, **changes: Any) -> str:
     """The shipped recipe of the 2B model, scaled down. `lora` and `stage_2` replace settings of these parts."""
     lora, stage_2 = {"rank": 4, "alpha": 8, **changes.pop("lora", {})}, changes.pop("stage_2", {})
-    length = changes.pop("max_tokens_cot", 160)
+    length = changes.pop("max_tokens_cot", 256)
     sft = {
         "epochs": 1,
         "batch_size": 2,
@@ -188,7 +188,7 @@ def test_a_run_is_not_continued_with_other_adapters(
 ) -> None:
     recipe = write_recipe(tmp_path / "small.yaml")
     assert sft(recipe, small_checkpoint, small_data, tmp_path / "out") == 0
-    assert sft(recipe, small_checkpoint, small_data, tmp_path / "out") == 0, "exported again"
+    assert sft(recipe, small_checkpoint, small_data, tmp_path / "out") == 0, "its checkpoint is kept"
     write_recipe(tmp_path / "small.yaml", lora={"rank": 5})
     assert sft(recipe, small_checkpoint, small_data, tmp_path / "out") == 2
     assert "other settings" in capsys.readouterr().err

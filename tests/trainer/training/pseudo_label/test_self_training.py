@@ -20,7 +20,7 @@ LABELS = ("AC", "B", "A", "D")
 RECIPE = """\
 name: small
 prompt: compact
-max_tokens_cot: 160
+max_tokens_cot: 256
 sft_weak: {epochs: 1, batch_size: 5, learning_rate: 0.001, captions: true}
 sft_answer: {epochs: 1, batch_size: 5, learning_rate: 0.001, captions: false}
 """

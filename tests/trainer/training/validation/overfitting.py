@@ -57,7 +57,7 @@ def contradicting_data(directory: Path) -> Path:
 def write_recipe(path: Path, validation: dict[str, Any] | None, **changes: Any) -> Path:
     """A recipe whose training has 40 steps of all six samples."""
     sft = {"epochs": 40, "batch_size": 6, "learning_rate": 0.01, "captions": False, "direct_share": 1.0, **changes}
-    settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 160, "sft_weak": sft}
+    settings = {"name": "small", "prompt": "compact", "max_tokens_cot": 256, "sft_weak": sft}
     path.write_text(yaml.safe_dump({**settings, "sft_answer": {**sft, "validation": validation}}))
     return path
 

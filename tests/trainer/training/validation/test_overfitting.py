@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from screening.checkpoint.manifest import read_manifest, verify
+from screening.answer import Mode
+from screening.calibration import Calibration
+from screening.checkpoint.manifest import CARD_NAME, read_manifest, store_manifest, verify
 from tests.trainer.training.validation.overfitting import (
     Ended,
     contradicting_data,
@@ -84,14 +87,26 @@ def test_the_report_has_the_curve_and_the_best_step(folder: Path, tmp_path: Path
     assert "<td>validation, %</td><td>score</td>" in page
 
 
-def test_the_same_command_again_publishes_the_same_weights_without_a_step(
-    folder: Path, small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_same_command_again_keeps_calibration_scores_and_card_and_takes_no_step(
+    folder: Path, small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_step(*_: object) -> None:
         raise AssertionError("a training that has stopped takes no step")
 
-    before = read_manifest(folder / "out" / "checkpoint")
+    out = shutil.copytree(folder / "out", tmp_path / "out")
+    calibration = {Mode.COT: Calibration(method="platt", answers=200, data=("sha256:0",))}
+    changes = {"calibration": calibration, "scores": {"cot": {"percent": 93.7}}}
+    before = read_manifest(out / "checkpoint").model_copy(update=changes)
+    store_manifest(before, out / "checkpoint")
+    (out / "checkpoint" / CARD_NAME).write_text("a card")
+    log = (out / "log.json").read_text()
     monkeypatch.setattr("transformers.Trainer.training_step", no_step)
-    given = ["--validation", folder / "validation"]
-    assert sft(folder / "r.yaml", small_checkpoint, folder / "training", folder / "out", *given) == 0
-    assert read_manifest(folder / "out" / "checkpoint").files == before.files
+    given = [folder / "r.yaml", small_checkpoint, folder / "training", out, "--validation", folder / "validation"]
+    assert sft(*given) == 0
+    assert verify(out / "checkpoint") == before
+    assert (out / "checkpoint" / CARD_NAME).read_text() == "a card"
+
+    shutil.rmtree(out / "checkpoint")
+    assert sft(*given) == 0
+    assert verify(out / "checkpoint").files == before.files, "it is made from the saved state of the best step"
+    assert (out / "log.json").read_text() == log

@@ -50,7 +50,7 @@ def test_answers_are_judged_by_the_papers_metric_on_the_question_that_a_rollout_
     def answer(_model: Any, prompts: dict[str, torch.Tensor], **given: Any) -> list[list[int]]:
         asked.append(prompts)
         assert processor.tokenizer.eos_token_id in given["ends"]
-        assert given["max_tokens"] == (160 if mode is Mode.COT else 8)
+        assert given["max_tokens"] == (256 if mode is Mode.COT else 8)
         written = [next(texts) for _ in prompts["input_ids"]]
         if mode is Mode.COT:
             written = [f"<think>seen</think><answer>{text}</answer>" for text in written]

@@ -15,6 +15,7 @@ from PIL import Image
 from trainer.data.compose.failures import Failed, Reason
 from trainer.data.compose.licences import OWN, Licence
 from trainer.data.compose.segmenters.matte import with_clean_edges
+from trainer.data.compose.white import on_white
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -49,7 +50,7 @@ class Backdrop:
         Raises:
             Failed: the background is not plain, nothing stands in front of it, or a part of the product has its colour.
         """
-        rgb = photo.convert("RGB")
+        rgb = on_white(photo)
         lab = cv2.cvtColor(np.asarray(rgb, np.float32) / 255, cv2.COLOR_RGB2LAB).astype(np.float32)
         paper, noise = _backdrop(lab)
         sharp = _sharpness(lab[..., 0])

@@ -19,6 +19,7 @@ from trainer.data.compose.extra import need
 from trainer.data.compose.failures import ComposeError, Failed, Reason
 from trainer.data.compose.licences import UNSTATED, Licence
 from trainer.data.compose.segmenters.matte import with_soft_mask
+from trainer.data.compose.white import on_white
 
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
@@ -61,7 +62,7 @@ class OnnxModel:
             ComposeError: the file is not a segmentation model.
             Failed: the model found nothing.
         """
-        rgb = photo.convert("RGB")
+        rgb = on_white(photo)
         alpha = self._mask(rgb)
         if float(alpha.max()) < 0.5:
             raise Failed(Reason.EMPTY, "the model finds no object in the photo")
