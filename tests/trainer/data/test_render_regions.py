@@ -88,18 +88,18 @@ def test_the_region_of_a_wrong_placement_is_the_product(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def photo() -> CutOut:
-    """A striped box, cut out of a photo."""
+    """A box, cut out of a photo, with stripes at the left of its label and a block at the right."""
     pixels = np.zeros((80, 60, 4), np.uint8)
     pixels[..., :3], pixels[..., 3] = (200, 170, 60), 255
-    pixels[30:50, 15:45:3, :3] = (20, 30, 90)
+    pixels[30:50, 15:32:3, :3] = (20, 30, 90)
+    pixels[30:50, 33:45, :3] = (150, 20, 20)
     picture = Image.fromarray(pixels)
     return CutOut("box", {}, picture, picture.convert("RGB"))
 
 
 @pytest.mark.parametrize("name", [*PHOTO_KINDS, "missing", "ball", "handle"])
 def test_the_box_of_a_defect_in_a_photograph_lies_where_the_picture_changes(photo: CutOut, name: str) -> None:
-    if not KINDS[name].fits(Staging(photo, photo.look, LIGHT, LIGHT, [(LIGHT, 1.0)])):
-        pytest.skip("the product is too plain for this kind")
+    assert KINDS[name].fits(Staging(photo, photo.look, LIGHT, LIGHT, [(LIGHT, 1.0)]))
     # Photographs have a stream of their own for defects, so the same seed draws the same scene without the defect.
     plan = [(name, 3)]
     shot, clean = (draw_generated(photo, np.random.default_rng(3), SIDE, p, setting="table") for p in (plan, []))
