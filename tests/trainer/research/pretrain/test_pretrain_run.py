@@ -148,7 +148,7 @@ def test_a_second_run_continues_from_the_checkpoint_of_the_first(
     assert "other settings" in capsys.readouterr().err
     for field, value in (("text_width", 64), ("vision_layers", 2), ("text_layers", 2)):
         other = further_recipe(recipe, tmp_path, architecture={field: value})
-        assert pretrain(other, tmp_path / "pool-2", tmp_path / "third", "--start", str(first)) == 2
+        assert pretrain(other, tmp_path / "pool-2", tmp_path / field, "--start", str(first)) == 2
         assert f"of the recipe's architecture: {field} is {value // 2}, not {value}" in capsys.readouterr().err
 
 
@@ -249,7 +249,7 @@ def test_a_model_that_learns_places_can_be_asked_for_them(
     measured = [line.get("measured", {}) for line in logged]
     assert any("changed" in found for found in measured)
     for places in ("read", "found", "judged"):
-        assert any("place of layout" in found.get(places, {}) for found in measured), places
+        assert any("place of extension" in found.get(places, {}) for found in measured), places
 
     products = [json.loads(line) for line in (tmp_path / "pool" / "products.jsonl").read_text().splitlines()]
     variations = settings["pretrain"]["pool"]["variations_per_product"]
