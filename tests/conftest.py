@@ -18,7 +18,7 @@ from typing import Any
 
 import certifi
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from screening.runtime.cpus import usable_cpus
 
@@ -40,9 +40,11 @@ os.fsync = lambda _: None
 GROUPS = ("vllm", "fork_server")
 """Markers of files that run in one worker."""
 
-# Same examples in every run and on every machine; HYPOTHESIS_PROFILE=explore looks for new ones.
-settings.register_profile("steady", deadline=None, derandomize=True)
-settings.register_profile("explore", deadline=None, max_examples=2000)
+# Same examples in every run and on every machine; HYPOTHESIS_PROFILE=explore looks for new ones. No limits of time,
+# because machines are shared.
+UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("steady", derandomize=True, **UNTIMED)
+settings.register_profile("explore", max_examples=2000, **UNTIMED)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 
