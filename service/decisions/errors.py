@@ -18,5 +18,5 @@ class PictureStoreError(Exception):
 
 
 def first_line(error: Exception) -> str:
-    """An error for the log. Further lines of a database's error hold the query and its values, such as comments."""
+    """An error in one line. Further lines hold a query with its values, such as comments, or details of a store."""
     return str(error).partition("\n")[0][:300]

@@ -15,7 +15,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
 
 from screening.runtime.argument_types import is_address
-from service.decisions.errors import PictureStoreError
+from service.decisions.errors import PictureStoreError, first_line
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -58,7 +58,7 @@ class PictureStore:
                 self._directory.mkdir(parents=True, exist_ok=True)
                 self._store = LocalStore(self._directory)
         except (BaseError, OSError, ValueError) as error:
-            raise PictureStoreError(f"the picture store {location} cannot be opened: {_first_line(error)}") from error
+            raise PictureStoreError(f"the picture store {location} cannot be opened: {first_line(error)}") from error
 
     def put(self, sha256: str, data: bytes) -> None:
         """Write one picture; writing it again changes nothing.
@@ -70,7 +70,7 @@ class PictureStore:
             # In one request: a killed upload in parts would leave parts in the bucket that no listing shows.
             obstore.put(self._store, _path(sha256), data, use_multipart=False)
         except (BaseError, OSError) as error:
-            raise PictureStoreError(f"{sha256} was not written to {self.location}: {_first_line(error)}") from error
+            raise PictureStoreError(f"{sha256} was not written to {self.location}: {first_line(error)}") from error
 
     def get(self, sha256: str) -> bytes | None:
         """The bytes of a picture; None if it is not in the store.
@@ -83,7 +83,7 @@ class PictureStore:
         except FileNotFoundError:
             return None
         except (BaseError, OSError) as error:
-            raise PictureStoreError(f"{sha256} cannot be read from {self.location}: {_first_line(error)}") from error
+            raise PictureStoreError(f"{sha256} cannot be read from {self.location}: {first_line(error)}") from error
 
     def delete(self, addresses: Sequence[str]) -> None:
         """Delete pictures, with as few requests as the store allows; deleting them again changes nothing.
@@ -94,7 +94,7 @@ class PictureStore:
         try:
             self._delete([_path(sha256) for sha256 in addresses])
         except (BaseError, OSError) as error:
-            raise PictureStoreError(f"pictures were not deleted from {self.location}: {_first_line(error)}") from error
+            raise PictureStoreError(f"pictures were not deleted from {self.location}: {first_line(error)}") from error
 
     def older_than(self, moment: datetime) -> Iterator[dict[str, int]]:
         """Sizes in bytes by address of the pictures that were last written before a moment, some hundred at a time.
@@ -107,7 +107,7 @@ class PictureStore:
                 found = [(_PATH.fullmatch(one["path"]), one) for one in chunk if one["last_modified"] < moment]
                 yield {match["sha256"]: one["size"] for match, one in found if match is not None}
         except (BaseError, OSError) as error:
-            raise PictureStoreError(f"{self.location} cannot be listed: {_first_line(error)}") from error
+            raise PictureStoreError(f"{self.location} cannot be listed: {first_line(error)}") from error
 
     def delete_unfinished(self, moment: datetime) -> None:
         """Delete the temporary files of writers that were killed before a moment. Object stores have none.
@@ -132,11 +132,6 @@ class PictureStore:
             for path in paths:
                 with suppress(FileNotFoundError):
                     obstore.delete(self._store, path)
-
-
-def _first_line(error: Exception) -> str:
-    """Message of an error without the library's own details, which take dozens of lines."""
-    return str(error).partition("\n")[0]
 
 
 def _path(sha256: str) -> str:

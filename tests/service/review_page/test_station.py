@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from starlette.responses import Response
@@ -65,11 +66,17 @@ def test_the_pictures_of_tasks_and_reviews_are_found_below_a_path_prefix(open_pa
 
 
 def test_two_enters_make_one_review(station, review, wait_until):
+    station.locator("#station[data-ahead='2']").wait_for()
+    now = datetime.now(UTC)
+    station.clock.set_fixed_time(now)
     press(station, "a a a a Enter Enter")
     begin(station)
     wait_until(lambda: review.reviews)
-    assert len(review.reviews) == 1
     assert station.get_by_text("has no verdict").count() == 0
+    station.clock.set_fixed_time(now + timedelta(seconds=1))
+    press(station, "Enter")
+    station.get_by_text("Picture 1 has no verdict yet.").wait_for()
+    assert len(review.reviews) == 1
 
 
 def test_an_incomplete_task_is_not_submitted_and_the_gap_is_named(station, review):

@@ -19,6 +19,13 @@ from trainer.release.promote.moves import MoveError, move, previous, read_histor
 pytestmark = [pytest.mark.fork_server, pytest.mark.slow]
 
 
+def promote_two(shop: Shop) -> None:
+    """Versions 1 and 2, of the directories `one` and `two`; version 2 is in production."""
+    for number, name in enumerate(("one", "two"), 1):
+        shop.version(name)
+        shop.run("promote", str(number), "--force", "--reason", "x")
+
+
 def test_rollback_goes_back_step_by_step_and_history_tells_it(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     for number, name in enumerate(("one", "two", "three"), 1):
         shop.version(name)
@@ -37,9 +44,7 @@ def test_rollback_goes_back_step_by_step_and_history_tells_it(shop: Shop, capsys
 
 
 def test_a_rollback_to_a_damaged_directory_is_refused(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
-    for number, name in enumerate(("one", "two"), 1):
-        shop.version(name)
-        shop.run("promote", str(number), "--force", "--reason", "x")
+    promote_two(shop)
     (shop.folder / "store" / "one" / "model.safetensors").unlink()
     assert shop.run("rollback", "--reason", "x") == 2 and "missing" in capsys.readouterr().err
     assert shop.production() == 2
@@ -48,9 +53,7 @@ def test_a_rollback_to_a_damaged_directory_is_refused(shop: Shop, capsys: pytest
 def test_a_rollback_to_a_directory_that_was_changed_by_hand_is_refused(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for number, name in enumerate(("one", "two"), 1):
-        shop.version(name)
-        shop.run("promote", str(number), "--force", "--reason", "x")
+    promote_two(shop)
     loosen(shop.folder / "store" / "one")
     capsys.readouterr()
     assert shop.run("rollback", "--reason", "x") == 2
@@ -62,9 +65,7 @@ def test_a_rollback_to_a_directory_that_was_changed_by_hand_is_refused(
 def test_a_rollback_goes_on_without_the_store_and_checks_it_where_it_is_mounted(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for number, name in enumerate(("one", "two"), 1):
-        shop.version(name)
-        shop.run("promote", str(number), "--force", "--reason", "x")
+    promote_two(shop)
     mounted = (shop.folder / "store").rename(shop.folder / "mounted")
     weights = mounted / "one" / "model.safetensors"
     damaged = weights.rename(shop.folder / "away")
