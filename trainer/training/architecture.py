@@ -100,32 +100,36 @@ def build_model(architecture: Architecture, tokenizer: PreTrainedTokenizerFast) 
 
 
 def load_model(checkpoint: Path, architecture: Architecture) -> InternVLForConditionalGeneration:
-    """Load the model of a checkpoint in float32. Layers that only the architecture has begin as the identity.
+    """Load the model of a checkpoint in float32.
 
     Raises:
         BaseModelError: the checkpoint holds adapters.
-        CheckpointError: its sizes differ from the architecture's, or it has more layers.
+        CheckpointError: its sizes differ from the architecture's.
     """
     from transformers import InternVLForConditionalGeneration
 
     from screening.errors import CheckpointError
     from trainer.training.base_source import refuse_adapters
-    from trainer.training.expansion import expand
 
     refuse_adapters(checkpoint)
     model = InternVLForConditionalGeneration.from_pretrained(checkpoint, dtype="float32")
-    vision, text, a = model.config.vision_config, model.config.text_config, architecture
-    layers, wanted_layers = (vision.num_hidden_layers, text.num_hidden_layers), (a.vision_layers, a.text_layers)
-    found = [*vision.image_size, *vision.patch_size, vision.hidden_size]
-    found += [text.hidden_size, text.intermediate_size, text.max_position_embeddings]
-    wanted = [a.image_size, a.image_size, a.patch_size, a.patch_size, a.vision_width]
-    wanted += [a.text_width, a.text_mlp, a.max_positions]
-    if found != wanted or any(has > wants for has, wants in zip(layers, wanted_layers, strict=True)):
-        raise CheckpointError(
-            f"{checkpoint} does not have the sizes of the recipe's architecture: {[*found, *layers]}, not "
-            f"{[*wanted, *wanted_layers]}"
-        )
-    return model if layers == wanted_layers else expand(model, *wanted_layers)
+    vision, text = model.config.vision_config, model.config.text_config
+    found = {
+        "image_size": vision.image_size[0],
+        "patch_size": vision.patch_size[0],
+        "vision_width": vision.hidden_size,
+        "vision_layers": vision.num_hidden_layers,
+        "text_width": text.hidden_size,
+        "text_layers": text.num_hidden_layers,
+        "text_mlp": text.intermediate_size,
+        "max_positions": text.max_position_embeddings,
+    }
+    for field, size in found.items():
+        if size != (wanted := getattr(architecture, field)):
+            raise CheckpointError(
+                f"{checkpoint} does not have the sizes of the recipe's architecture: {field} is {size}, not {wanted}"
+            )
+    return model
 
 
 def build_processor(

@@ -17,6 +17,7 @@ from trainer.training.recipe.recipe import RECIPES, RecipeError, load_recipe
 from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
 from trainer.training.sft.agreement import concluded
 
+NO_TASKS = dict.fromkeys(("read", "describe", "describe_all", "screen", "screen_direct", "screen_locate"), 0)
 NUMBERS = [".nan", ".inf", "-.inf", "-1"]
 SECTIONS = {
     "sft_weak": ("epochs", "batch_size", "gradient_accumulation", "learning_rate", "save_steps", "captions_per_sample"),
@@ -87,7 +88,7 @@ def test_a_boolean_or_a_huge_number_is_refused(section: str, name: str, value: s
     [
         ("pretrain: {see: {steps: 0}}", "pretrain.see.steps"),
         ("pretrain: {read: {learning_rate: .nan}}", "pretrain.read.learning_rate"),
-        ("pretrain: {speak: {shares: {describe: 0, describe_all: 0, screen: 0, screen_direct: 0}}}", "pretrain.speak"),
+        (f"pretrain: {{speak: {{shares: {NO_TASKS}}}}}", "pretrain.speak"),
         ("pretrain: {speak: {shares: {screen: 1.5}}}", "pretrain.speak.shares.screen"),
         ("pretrain: {usable_counts: [0, 0, 0, 0, 0]}", "pretrain.usable_counts"),
         ("pretrain: {usable_counts: [0.5, -0.5, 0, 0, 1]}", "pretrain.usable_counts.1"),

@@ -78,7 +78,7 @@ def test_a_recipe_that_teaches_places_is_checked_with_them(section: str) -> None
     assert (asked_by(plain)[0].locate, asked_by(plain)[1].max_tokens_locate) == (None, None)
     assert asked_by(taught)[0].locate is not None
     assert asked_by(taught)[1].max_tokens_locate == taught.max_tokens_cot + 256
-    assert load_recipe("tiny-pretrain-locate").teaches_places and not load_recipe("tiny").teaches_places
+    assert load_recipe("tiny").teaches_places and not load_recipe("tiny-base").teaches_places
 
 
 def test_a_length_that_no_checkpoint_can_have_is_refused_with_the_recipe(tmp_path: Path) -> None:

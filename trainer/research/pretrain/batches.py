@@ -56,16 +56,11 @@ class Batcher:
         self._picture = "<img>" + "<IMG_CONTEXT>" * tokens_per_picture + "</img>"
         self._prompt_ids: dict[str, list[int]] = {}
 
-    def __call__(
-        self, examples: Sequence[Example], rng: np.random.Generator, jitter: int = 0
-    ) -> dict[str, torch.Tensor]:
+    def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """Model inputs: input_ids and labels (batch, tokens), pixel_values (batch x pictures, 3, side, side).
 
         Sequences are padded on the right without an attention mask, because under causal attention no later token
         affects an earlier one.
-
-        Args:
-            jitter: maximum shift of the pictures in pixels in each direction; the edge is repeated.
         """
         sequences = [self._tokens(example) for example in examples]
         length = max(len(prompt) + len(target) for prompt, target in sequences)
@@ -79,7 +74,7 @@ class Batcher:
         return {
             "input_ids": input_ids,
             "labels": labels,
-            "pixel_values": self.pixels(rows, draw_shifts(rng, len(rows), jitter)),
+            "pixel_values": self.pixels(rows),
         }
 
     def _tokens(self, example: Example) -> tuple[list[int], list[int]]:

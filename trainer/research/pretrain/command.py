@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         raise RecipeError(
             f"recipe {recipe.name!r} starts from {recipe.base} and has no pretraining; choose another recipe"
         )
-    if (recipe.pretrain.see is None or recipe.pretrain.continues) and args.start is None:
+    if recipe.pretrain.see is None and args.start is None:
         raise RecipeError(f"recipe {recipe.name!r} starts from a checkpoint; name it with --start")
     parent = verify(args.start) if args.start else None
     if args.start:
@@ -130,13 +130,13 @@ class Pretraining:
         self.recipe, self.settings, self.architecture, self.out = recipe, recipe.pretrain, recipe.architecture, out
         pool_settings = self.settings.pool.model_dump()
         held_out = pool_settings.pop("held_out")
-        spec = PoolSpec(**pool_settings, size=self.architecture.image_size, places=self.settings.locates)
+        spec = PoolSpec(**pool_settings, size=self.architecture.image_size)
         pool = load_or_render(pool_dir, spec, workers)
         training, unseen = Pool(pool.pixels, pool.products[held_out:]), Pool(pool.pixels, pool.products[:held_out])
         self.start = start
         tokenizer = self._tokenizer(training)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        questionnaire = Questionnaire.of(training, places=self.settings.locates)
+        questionnaire = Questionnaire.of(training)
         torch.manual_seed(self.settings.seed)
         self.model = load_model(start, self.architecture) if start else build_model(self.architecture, tokenizer)
         # On a CPU, the backward pass of the fused attention kernel is slower than matrix products at these lengths.
@@ -174,8 +174,8 @@ class Pretraining:
 
         settings = self.settings
         see = See(self.shop, settings.see) if settings.see else None
-        anneal = Speak(self.shop, settings.anneal, "anneal") if settings.anneal else None
-        stages: list[Stage | None] = [see, Read(self.shop, settings.read), Speak(self.shop, settings.speak), anneal]
+        read = Read(self.shop, settings.read)
+        stages: list[Stage | None] = [see, read, Speak(self.shop, settings.speak, read)]
         for number, stage in enumerate(stages):
             if stage:
                 run_stage(stage, number, self.out, save_every)

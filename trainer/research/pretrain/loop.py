@@ -18,7 +18,7 @@ from tqdm import tqdm
 from screening.runtime.atomic_write import replacing, write_atomically
 from trainer.research.pretrain.schedule import build_optimizers, learning_rate
 from trainer.research.pretrain.stages import Stage
-from trainer.training.number_format import pretraining_computes_in
+from trainer.training.number_format import pretraining_computes_in, rounded_products
 
 
 def run_stage(stage: Stage, number: int, out: Path, save_every: int) -> None:
@@ -46,7 +46,10 @@ def run_stage(stage: Stage, number: int, out: Path, save_every: int) -> None:
             print(f"{stage.name}: continuing at step {step}")
         log.forget_after(step)
     started = time.monotonic()
-    with tqdm(total=course.steps, initial=step, desc=stage.name, unit="step") as bar:
+    with (
+        rounded_products(stage.shop.device),
+        tqdm(total=course.steps, initial=step, desc=stage.name, unit="step") as bar,
+    ):
         while step < course.steps:
             rng = np.random.default_rng([stage.shop.seed, number, step])
             with mixed_precision(stage.shop.device):

@@ -27,7 +27,7 @@ class Recall:
         self._questionnaire = questionnaire
         self._pairs: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self._errors: list[torch.Tensor] = []
-        self._places: dict[Dimension, list[tuple[Box, Box]]] = defaultdict(list)
+        self._places: dict[str, list[tuple[Box, Box]]] = defaultdict(list)
 
     def add(self, logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> None:
         """Logits (pictures, classes) and class numbers (pictures,) per question."""
@@ -44,7 +44,7 @@ class Recall:
 
     def _add_places(self, found: torch.Tensor, wanted: torch.Tensor) -> None:
         for guesses, truths in zip(found.tolist(), wanted.tolist(), strict=True):
-            for number, dimension in enumerate(self._questionnaire.places):
+            for number, dimension in enumerate(DIMENSIONS):
                 edges = slice(4 * number, 4 * number + 4)
                 if not math.isnan(truths[edges][0]):
                     self._places[dimension].append((Box(*truths[edges]), Box(*guesses[edges])))
@@ -75,7 +75,7 @@ class Recall:
         for dimension, boxes in self._places.items():
             inside = [truth.contains(guess.centre) for truth, guess in boxes]
             half = [truth.iou(guess) >= 0.5 for truth, guess in boxes]
-            found[f"place of {dimension.short}"] = [sum(inside) / len(boxes), sum(half) / len(boxes)]
+            found[f"place of {dimension}"] = [sum(inside) / len(boxes), sum(half) / len(boxes)]
         return found
 
 

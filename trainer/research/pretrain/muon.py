@@ -67,7 +67,8 @@ def orthogonalised(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """
     a, b, c = _QUINTIC
     tall = matrices.shape[1] > matrices.shape[2]
-    # float32, because products of small bfloat16 matrices are slow on a CPU and lose the smallest singular values.
+    # float32, because bfloat16 sums would lose the smallest singular values. Pretraining only rounds the factors of the
+    # products (`trainer.training.number_format.rounded_products`).
     x = (matrices.mT if tall else matrices).float()
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):

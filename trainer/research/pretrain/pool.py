@@ -50,8 +50,7 @@ class PoolShot:
     measures: dict[str, float]
     """Proportions and shades as drawn; see `trainer.data.render.products.Product.measures`."""
     boxes: dict[str, Box] = field(default_factory=dict)
-    """Dimension → where its worst defect is, if the pool has places. Empty for variations, in which several changes
-    share a dimension."""
+    """Dimension → where its worst defect is. Empty for variations, in which several changes share a dimension."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +86,6 @@ class PoolSpec:
     variations_per_product: int = 0
     kind_weights: Mapping[str, float] = field(default_factory=dict)
     """See `trainer.data.render.defects.apply_plan`."""
-    places: bool = False
-    """Whether to find the boxes of the defects, which takes as long as the rendering."""
 
     @property
     def shots_per_product(self) -> int:
@@ -174,8 +171,8 @@ def _render_product(spec: PoolSpec, index: int) -> tuple[int, np.ndarray, dict[s
     for usable in [True] * spec.usable_per_product + [False] * spec.defective_per_product:
         plan = plan_defects(rng, usable, spec.severities, weights)
         shots.append(draw_generated(product, rng, spec.render_size, plan, kind_weights=spec.kind_weights))
+    boxes = [_boxes(shot) for shot in shots] + [{}] * spec.variations_per_product
     varied = range(spec.variations_per_product)
-    placed = len(shots) if spec.places else 0
     shots += [draw_generated(product, rng, spec.render_size, varied=True) for _ in varied]
     block = np.stack([np.asarray(fit_square(shot.image, spec.size)) for shot in shots])
     records = [
@@ -187,9 +184,9 @@ def _render_product(spec: PoolSpec, index: int) -> tuple[int, np.ndarray, dict[s
             "changed": [d.changed for d in shot.defects if d.dimension is Dimension.APPEARANCE],
             "severity": max((d.severity for d in shot.defects), default=0),
             "measures": {name: round(value, 4) for name, value in shot.measures.items()},
-            "boxes": _boxes(shot) if number < placed else {},
+            "boxes": places,
         }
-        for number, shot in enumerate(shots)
+        for shot, places in zip(shots, boxes, strict=True)
     ]
     return index, block, {"description": product.describe(), "shots": records}
 

@@ -72,16 +72,10 @@ class Questionnaire:
     """Question → answers, in the order of a head's logits."""
     measures: dict[str, tuple[float, float]]
     """Name → mean and standard deviation over the pool."""
-    places: tuple[Dimension, ...] = ()
-    """Dimensions whose defects are also asked for their place."""
 
     @classmethod
-    def of(cls, pool: Pool, *, places: bool = False) -> Questionnaire:
-        """Collect all answers that occur in a pool.
-
-        Args:
-            places: whether the defects are also asked for their place.
-        """
+    def of(cls, pool: Pool) -> Questionnaire:
+        """Collect all answers that occur in a pool."""
         seen: dict[str, Counter[str]] = {}
         measured: dict[str, list[float]] = {}
         for product in pool.products:
@@ -93,7 +87,6 @@ class Questionnaire:
         return cls(
             {name: tuple(sorted(answers)) for name, answers in sorted(seen.items())},
             {name: (float(np.mean(v)), float(np.std(v)) or 1.0) for name, v in sorted(measured.items())},
-            tuple(DIMENSION_WEIGHTS) if places else (),
         )
 
     def answers(self, shots: Sequence[tuple[PoolShot, bool]]) -> dict[str, torch.Tensor]:
@@ -101,8 +94,8 @@ class Questionnaire:
 
         Returns:
             For each question the class numbers, (pictures,), with IGNORED if it does not apply. Under MEASURES, the
-            standardised numbers, (pictures, measures), with NaN for missing ones. Under BOXES, if places are asked, the
-            edges of the defects as shares of the picture, (pictures, dimensions x 4), with NaN where there is none.
+            standardised numbers, (pictures, measures), with NaN for missing ones. Under BOXES, the edges of the
+            defects as shares of the picture, (pictures, dimensions x 4), with NaN where there is none.
         """
         numbers = {name: {answer: i for i, answer in enumerate(found)} for name, found in self.classes.items()}
         answers = [questions(shot, original=original) for shot, original in shots]
@@ -115,10 +108,9 @@ class Questionnaire:
             for shot, _ in shots
         ]
         found[MEASURES] = torch.tensor(measured, dtype=torch.float32).reshape(len(shots), -1)
-        if self.places:
-            nowhere = (np.nan,) * 4
-            boxes = [[edge for d in self.places for edge in shot.boxes.get(d.value, nowhere)] for shot, _ in shots]
-            found[BOXES] = torch.tensor(boxes, dtype=torch.float32)
+        nowhere = (np.nan,) * 4
+        boxes = [[edge for d in DIMENSION_WEIGHTS for edge in shot.boxes.get(d.value, nowhere)] for shot, _ in shots]
+        found[BOXES] = torch.tensor(boxes, dtype=torch.float32)
         return found
 
 

@@ -8,14 +8,15 @@ questionnaire has its own head, and all heads are trained together, at these pla
 * `compared`: on the tokens of an original and a generated picture, for differences of the product;
 * `read`: on the language model's state after each picture (`</img>`), in the middle of its layers, where all facts
   about one picture must be gathered and compared with the original before it;
-* `found` and `recalled`: on its state at the markers `<A>` … `<D>` of an answer, one layer later, for the attributes of
-  the picture that the marker names, and for those of the original. With both in one place, a comparison is easy;
+* `found` and `recalled`: on its state at the markers `<A>` … `<D>` of an answer, one layer later, for the attributes
+  and measures of the picture that the marker names, and for those of the original. With both in one place, a
+  comparison is easy;
 * `judged`: on its last state at the markers, for the issue of the picture, so that the next word can be the verdict.
 
-If the model is to point at faults, `read`, `found` and `judged` also say where the defect of each dimension is. `found`
-matters most: the words after a marker, and so the boxes, can look up its state of that layer, but not its last. `seen`
-says nothing of places: with so many inputs, the gradients of the edges are thirty times as large as those of all other
-questions together, and the vision tower would learn little else.
+`read`, `found` and `judged` also say where the defect of each dimension is. For a model that is to point at faults,
+`found` matters most: the words after a marker, and so the boxes, can look up its state of that layer, but not its last.
+`seen` says nothing of places: with so many inputs, the gradients of the edges are thirty times as large as those of all
+other questions together, and the vision tower would learn little else.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class Heads(nn.Module):
         self.sizes = {n: len(questionnaire.classes[n]) for n in names if n in questionnaire.classes}
         if MEASURES in names:
             self.sizes[MEASURES] = len(questionnaire.measures)
-        if BOXES in names and questionnaire.places:
-            self.sizes[BOXES] = 4 * len(questionnaire.places)
+        if BOXES in names:
+            self.sizes[BOXES] = 4 * len(DIMENSIONS)
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(tokens * width, sum(self.sizes.values()))
 
@@ -73,6 +74,13 @@ class Comparison(nn.Module):
         return found
 
 
+class LossWeights(NamedTuple):
+    """Weights of places and of measures in the losses of the heads. Every other question has the weight 1."""
+
+    places: float
+    measures: float
+
+
 class States(NamedTuple):
     """States of the language model, each (batch, length, W), after the layers for `read`, for `found`, and the last."""
 
@@ -92,8 +100,8 @@ class Scaffold(nn.Module):
         self.seen = Heads(tokens, text.hidden_size, questionnaire, alone)
         self.compared = Comparison(tokens, text.hidden_size, questionnaire)
         self.read = Heads(1, text.hidden_size, questionnaire, [*alone, BOXES, *COMPARISONS])
-        self.found = Heads(1, text.hidden_size, questionnaire, (*PRINTED, BOXES))
-        self.recalled = Heads(1, text.hidden_size, questionnaire, PRINTED)
+        self.found = Heads(1, text.hidden_size, questionnaire, (*PRINTED, MEASURES, BOXES))
+        self.recalled = Heads(1, text.hidden_size, questionnaire, (*PRINTED, MEASURES))
         self.judged = Heads(1, text.hidden_size, questionnaire, dict.fromkeys((*DIMENSIONS, *COMPARISONS, BOXES)))
         self.reading_layer = -(-text.num_hidden_layers * 3 // 5)
         self.finding_layer = min(self.reading_layer + 1, text.num_hidden_layers)
@@ -112,17 +120,18 @@ class Scaffold(nn.Module):
         states = core(inputs_embeds=embedded, use_cache=False, output_hidden_states=True).hidden_states
         return States(states[self.reading_layer], states[self.finding_layer], states[-1])
 
-    def seeing_loss(self, tokens: torch.Tensor, targets: dict[str, torch.Tensor]) -> torch.Tensor:
+    def seeing_loss(self, tokens: torch.Tensor, targets: dict[str, torch.Tensor], weights: LossWeights) -> torch.Tensor:
         """Loss of `seen` and `compared` from projected tokens (P, T, W)."""
-        return answer_loss(self.seen(tokens), targets) + answer_loss(self.compared(tokens), generated_only(targets))
+        seen = answer_loss(self.seen(tokens), targets, weights)
+        return seen + answer_loss(self.compared(tokens), generated_only(targets), weights)
 
     def marker_loss(
-        self, found: torch.Tensor, top: torch.Tensor, targets: dict[str, torch.Tensor], place_weight: float
+        self, found: torch.Tensor, top: torch.Tensor, targets: dict[str, torch.Tensor], weights: LossWeights
     ) -> torch.Tensor:
         """Loss of `found`, `recalled` and `judged` from states at the markers (families x 4, W)."""
         own, original = generated_only(targets), original_only(targets)
-        loss = answer_loss(self.found(found), own, place_weight) + answer_loss(self.recalled(found), original)
-        return loss + answer_loss(self.judged(top), own, place_weight)
+        loss = answer_loss(self.found(found), own, weights) + answer_loss(self.recalled(found), original, weights)
+        return loss + answer_loss(self.judged(top), own, weights)
 
 
 def generated_only(targets: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -139,12 +148,13 @@ def original_only(targets: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def answer_loss(
-    logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor], place_weight: float = 1.0
+    logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor], weights: LossWeights
 ) -> torch.Tensor:
     """Cross-entropy, the Huber loss of standardised numbers for the measures, and the mean error of edges for boxes.
 
     The result is the mean over the questions about changed attributes, plus the mean over all others, plus the error of
-    the boxes in tenths of the picture's side, times `place_weight`.
+    the boxes in tenths of the picture's side, times `weights.places`. All measures together count as one question,
+    times `weights.measures`.
     """
     losses: dict[str, list[torch.Tensor]] = defaultdict(list)
     for name, found in logits.items():
@@ -158,5 +168,6 @@ def answer_loss(
             total = functional.cross_entropy(found, wanted, ignore_index=IGNORED, reduction="sum")
             loss = total / max(1, known)
         group = BOXES if name == BOXES else "changed" if name in COMPARISONS[1:] else "other"
-        losses[group].append(10 * place_weight * loss if name == BOXES else loss)
+        factor = {BOXES: 10 * weights.places, MEASURES: weights.measures}.get(name, 1.0)
+        losses[group].append(factor * loss)
     return torch.stack([torch.stack(group).mean() for group in losses.values()]).sum()

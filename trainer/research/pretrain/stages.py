@@ -1,10 +1,9 @@
-"""The stages of pretraining: see, read, speak and anneal. Each defines the loss of one step.
+"""The stages of pretraining: see, read and speak. Each defines the loss of one step.
 
 1. `See` trains ViT and projector with the heads on their output. It is fast, because it runs no language model.
 2. `Read` adds the language model, still without text: five pictures, followed by the markers `<A>` … `<D>`.
 3. `Speak` trains captions and the real task in words. ViT and projector are frozen, as in the paper's later stages. The
    heads on the language model stay active.
-4. `Anneal`, in some recipes, goes on like `Speak` with settings of its own, such as a smaller learning rate.
 
 All random choices depend on the recipe's seed, the stage and the step.
 """
@@ -28,7 +27,14 @@ from trainer.research.pretrain.batches import IGNORED, Batcher, draw_shifts
 from trainer.research.pretrain.measurements import Recall, option_score, verdict_recall
 from trainer.research.pretrain.pool import PoolShot
 from trainer.research.pretrain.questions import BOXES, DIMENSIONS, FINE, PRINTED, AnswerSheet, Questionnaire
-from trainer.research.pretrain.scaffold import Scaffold, States, answer_loss, generated_only, original_only
+from trainer.research.pretrain.scaffold import (
+    LossWeights,
+    Scaffold,
+    States,
+    answer_loss,
+    generated_only,
+    original_only,
+)
 from trainer.research.pretrain.tasks import Tasks
 from trainer.training.recipe.pretrain import HeadsStageSettings, SeeStageSettings, SpeakStageSettings, StageSettings
 
@@ -63,7 +69,7 @@ class Workshop:
     ) -> dict[str, torch.Tensor]:
         """The answers about all pictures. Boxes move with the pictures."""
         found = self.answers(shot.row for family in families for shot in family)
-        if shifts is not None and BOXES in found:
+        if shifts is not None:
             found[BOXES] = moved(found[BOXES], shifts, self.batcher.side)
         return {name: target.to(self.device) for name, target in found.items()}
 
@@ -126,11 +132,12 @@ class See:
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
         shop = self.shop
+        weights = weights_of(self.course)
         if not self.course.unrelated:
-            return shop.scaffold.seeing_loss(*shop.training_batch(self.course, rng))
+            return shop.scaffold.seeing_loss(*shop.training_batch(self.course, rng), weights)
         shots = [shop.training.any_shot(rng) for _ in range(self.course.families_per_step * PICTURES_PER_SAMPLE)]
         tokens = shop.scaffold.look(shop.pixels([shots], draw_shifts(rng, len(shots), shop.jitter)))
-        return answer_loss(shop.scaffold.seen(tokens), shop.targets([shots]))
+        return answer_loss(shop.scaffold.seen(tokens), shop.targets([shots]), weights)
 
     def measure(self, families: int = 256) -> dict[str, Any]:
         shop, rng, recall = self.shop, np.random.default_rng(0), Recall(self.shop.questionnaire)
@@ -169,9 +176,10 @@ class Read:
         shop = self.shop
         tokens, targets = shop.training_batch(self.course, rng)
         read, found, top = self._states(tokens, self.course.families_per_step)
-        weight = self.course.place_weight
-        loss = shop.scaffold.seeing_loss(tokens, targets) + answer_loss(shop.scaffold.read(read), targets, weight)
-        return loss + shop.scaffold.marker_loss(found, top, targets, weight)
+        weights = weights_of(self.course)
+        loss = shop.scaffold.seeing_loss(tokens, targets, weights)
+        loss = loss + answer_loss(shop.scaffold.read(read), targets, weights)
+        return loss + shop.scaffold.marker_loss(found, top, targets, weights)
 
     def measure(self, families: int = 256) -> dict[str, Any]:
         shop, rng = self.shop, np.random.default_rng(0)
@@ -197,16 +205,16 @@ class Read:
 
 
 class Speak:
-    """Stages 3 and, if the recipe has it, 4, which differ in their settings only."""
+    """Stage 3. Its pictures are not shifted, because the boxes in words do not move with them."""
 
-    def __init__(self, shop: Workshop, course: SpeakStageSettings, name: str = "speak") -> None:
-        self.shop, self.course, self.name = shop, course, name
+    name = "speak"
+
+    def __init__(self, shop: Workshop, course: SpeakStageSettings, reading: Read) -> None:
+        self.shop, self.course, self.reading = shop, course, reading
         self._markers = torch.tensor(shop.markers, device=shop.device)
         self._brackets = brackets(shop.tokenizer)
         counts = course.usable_counts
         self._tasks = shop.training if counts is None else shop.training.with_usable_counts(counts)
-        # Boxes in words do not move with the pictures.
-        self._jitter = 0 if shop.questionnaire.places else shop.jitter
 
     def trained(self) -> Iterator[nn.Parameter]:
         model = self.shop.scaffold.model
@@ -218,10 +226,12 @@ class Speak:
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
         shares = self.course.shares
         task = str(rng.choice(list(shares), p=np.array(list(shares.values())) / sum(shares.values())))
+        if task == "read":
+            return self.reading.loss(rng)
         shop, scaffold = self.shop, self.shop.scaffold
         count = self.course.families_per_step * (PICTURES_PER_SAMPLE if task == "describe" else 1)
         examples = [self._tasks.draw[task](rng) for _ in range(count)]
-        batch = {name: t.to(shop.device) for name, t in shop.batcher(examples, rng, self._jitter).items()}
+        batch = {name: t.to(shop.device) for name, t in shop.batcher(examples).items()}
         with torch.no_grad():
             tokens = scaffold.look(batch["pixel_values"])
         states = scaffold.think(batch["input_ids"], tokens)
@@ -234,11 +244,11 @@ class Speak:
         if task.startswith("screen"):
             ended = batch["input_ids"] == shop.end_of_picture
             targets = shop.targets([e.shots for e in examples])
-            weight = self.course.place_weight
-            loss = loss + answer_loss(scaffold.read(states.read[ended]), targets, weight)
+            weights = weights_of(self.course)
+            loss = loss + answer_loss(scaffold.read(states.read[ended]), targets, weights)
             if task != "screen_direct":
                 marked = torch.isin(batch["labels"], self._markers)
-                loss = loss + scaffold.marker_loss(states.found[marked], states.top[marked], targets, weight)
+                loss = loss + scaffold.marker_loss(states.found[marked], states.top[marked], targets, weights)
         return loss
 
     def measure(self, samples: int = 256) -> dict[str, Any]:
@@ -247,9 +257,14 @@ class Speak:
         def batches() -> Iterator[dict[str, torch.Tensor]]:
             for _ in range(samples // 16):
                 examples = [shop.held_out.draw["screen"](rng) for _ in range(16)]
-                yield {name: tensor.to(shop.device) for name, tensor in shop.batcher(examples, rng).items()}
+                yield {name: tensor.to(shop.device) for name, tensor in shop.batcher(examples).items()}
 
         return {"verdicts": verdict_recall(shop.scaffold.model, shop.tokenizer, batches())}
+
+
+def weights_of(course: StageSettings) -> LossWeights:
+    """The weights of a stage in the losses of its heads."""
+    return LossWeights(places=course.place_weight, measures=course.measure_weight)
 
 
 def moved(boxes: torch.Tensor, shifts: np.ndarray, side: int) -> torch.Tensor:

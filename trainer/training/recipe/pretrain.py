@@ -80,9 +80,12 @@ class StageSettings(Strict):
     """Learning rate of the ViT, as a multiple of that of the other parts."""
     warmup_steps: CountFrom0
     weight_decay: WeightDecay
-    place_weight: Factor = 1.0
-    """Weight of the heads' errors about places, in tenths of the picture's side, beside those of their other questions.
-    With 1, places get most of the gradient. `see` asks for no places."""
+    place_weight: Factor = 0.2
+    """Weight of the mean error of places, in tenths of the picture's side, in the losses of the heads. All other
+    questions together have the weight 1. With 1, places get most of the gradient. `see` asks for no places."""
+    measure_weight: Factor = 1.0
+    """Weight of the mean error of proportions and shades in the losses of the heads. One other question has the
+    weight 1."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon` trains the matrices in the layers of ViT and language model with Muon, and the rest with AdamW."""
 
@@ -117,11 +120,11 @@ class SpeakStageSettings(StageSettings):
     """Settings of the stage that trains the language model to answer in words."""
 
     shares: Annotated[
-        dict[Literal["describe", "describe_all", "screen", "screen_direct", "screen_locate"], Share],
+        dict[Literal["read", "describe", "describe_all", "screen", "screen_direct", "screen_locate"], Share],
         AfterValidator(_some_task),
     ]
-    """Shares of the tasks; each step draws its task by them. With `screen_locate`, the heads of `read` and of this
-    stage also teach the places of the faults, and the checkpoint can be asked with `locate` afterwards."""
+    """Shares of the tasks; each step draws its task by them. `read` repeats steps of the stage before, without words.
+    With `screen_locate`, the checkpoint can be asked with `locate` afterwards."""
     usable_counts: Shares5 | None = None
     """Shares of samples with 0 to 4 usable pictures; by default those of the earlier stages. With fewer usable pictures
     the model learns to hold back when in doubt, because showing a wrong picture costs a shop more than hiding a good
@@ -137,16 +140,11 @@ class PretrainRecipe(Strict):
     pool: PoolRecipe
     vocabulary: Count
     see: SeeStageSettings | None
-    """None for a recipe that starts from a checkpoint whose ViT is already trained."""
-    continues: bool = False
-    """Whether the recipe is one for a trained checkpoint, so that `pretrain` refuses to run without `--start`."""
+    """None for a recipe that starts from a checkpoint whose ViT is already trained (`pretrain --start`)."""
     read: HeadsStageSettings
     speak: SpeakStageSettings
-    anneal: SpeakStageSettings | None = None
-    """A further stage like `speak` with settings of its own, such as a smaller learning rate; None for none."""
     jitter: CountFrom0
-    """Maximum random shift of a picture, in pixels at the model's size. Without effect in `speak` and `anneal` if one
-    of them has `screen_locate`, because the boxes in its answers do not move with the pictures."""
+    """Maximum random shift of a picture in `see` and `read`, in pixels at the model's size."""
     usable_counts: Shares5
     """Shares of samples with 0 to 4 usable pictures."""
     seed: Seed
@@ -154,5 +152,4 @@ class PretrainRecipe(Strict):
     @property
     def locates(self) -> bool:
         """Whether the model learns to point at faults."""
-        stages = [self.speak, *([self.anneal] if self.anneal else [])]
-        return any(stage.shares.get("screen_locate", 0) > 0 for stage in stages)
+        return self.speak.shares.get("screen_locate", 0) > 0

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
 
 from trainer.research.pretrain.muon import Muon, orthogonalised
+from trainer.training.number_format import rounded_products
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (2, 12, 40), (2, 40, 12)])
-def test_updates_have_singular_values_near_one_in_the_directions_of_the_gradient(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("rounded", [False, True])
+def test_updates_have_singular_values_near_one_in_the_directions_of_the_gradient(
+    shape: tuple[int, ...], rounded: bool
+) -> None:
     torch.manual_seed(0)
     matrices = torch.randn(shape)
     u, _, vh = torch.linalg.svd(matrices, full_matrices=False)
-    found = torch.linalg.svdvals(orthogonalised(matrices, steps=8))
+    with rounded_products(torch.device("cpu")) if rounded else nullcontext():
+        update = orthogonalised(matrices, steps=8)
+    found = torch.linalg.svdvals(update)
     assert found.min() > 0.6
     assert found.max() < 1.3
-    along = torch.einsum("brk,brc,bkc->bk", u, orthogonalised(matrices, steps=8), vh)
+    along = torch.einsum("brk,brc,bkc->bk", u, update, vh)
     assert along.min() > 0.6, "each singular direction is kept, with its sign"
 
 

@@ -86,7 +86,7 @@ def test_any_text_makes_the_round_trip_through_the_tokenizer(tokenizer) -> None:
 def test_a_batch_equals_the_processors_output_for_the_same_pictures(pool: Pool, tokenizer) -> None:
     processor = build_processor(SMALL, tokenizer)
     example = Tasks(pool, tokenizer, COMPACT, usable_counts=(1, 1, 1, 1, 1)).screen(np.random.default_rng(3), Mode.COT)
-    batch = Batcher(pool.pixels, tokenizer, SMALL.tokens_per_picture)([example], np.random.default_rng(0))
+    batch = Batcher(pool.pixels, tokenizer, SMALL.tokens_per_picture)([example])
     pictures = [Image.fromarray(pool.pixels[row]) for row in rows_of(example)]
     expected = processor(images=pictures, text=example.prompt, return_tensors="pt")
     prompt_length = expected["input_ids"].shape[1]
@@ -103,8 +103,8 @@ def test_padding_after_a_sequence_does_not_change_its_loss(pool: Pool, tokenizer
     rng = np.random.default_rng(0)
     short, long = tasks.screen(rng, Mode.DIRECT), tasks.screen(rng, Mode.COT)
     batcher = Batcher(pool.pixels, tokenizer, SMALL.tokens_per_picture)
-    alone = batcher([short], rng)
-    both = batcher([short, long], rng)
+    alone = batcher([short])
+    both = batcher([short, long])
     length = alone["input_ids"].shape[1]
     logits_alone = model(input_ids=alone["input_ids"], pixel_values=alone["pixel_values"]).logits
     logits_both = model(input_ids=both["input_ids"], pixel_values=both["pixel_values"]).logits

@@ -19,26 +19,29 @@ from screening.prompt import COMPACT
 from screening.runtime.digests import file_sha256
 from screening.task import Dimension
 from trainer.__main__ import main
-from trainer.research.pretrain.batches import IGNORED, draw_shifts
+from trainer.research.pretrain.batches import IGNORED, PixelBatcher
 from trainer.research.pretrain.measurements import Recall, option_score
 from trainer.research.pretrain.pool import Pool, PoolProduct, PoolShot
 from trainer.research.pretrain.questions import (
     APPEARANCE,
     BOXES,
     COMPARED,
+    DIMENSIONS,
     MEASURES,
     AnswerSheet,
     Questionnaire,
     questions,
 )
-from trainer.research.pretrain.scaffold import Heads, answer_loss, generated_only
-from trainer.research.pretrain.stages import Read, See, Speak, Workshop
+from trainer.research.pretrain.scaffold import Heads, LossWeights, answer_loss, generated_only
+from trainer.research.pretrain.stages import Read, See, Speak, Workshop, weights_of
 from trainer.research.pretrain.tasks import Tasks
 from trainer.training.number_format import pretraining_computes_in
 from trainer.training.plan.tokens import count_tokens, load_tokenizer
 from trainer.training.recipe.recipe import load_recipe
 
 pytestmark = pytest.mark.slow
+
+EVEN = LossWeights(places=1, measures=1)
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +52,10 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings["architecture"] |= {"text_width": 32, "text_layers": 1, "text_mlp": 64}
     pretrain = settings["pretrain"]
     pretrain["pool"] |= {"products": 4, "usable_per_product": 4, "defective_per_product": 4, "held_out": 1}
-    pretrain["pool"] |= {"render_size": 64}
+    pretrain["pool"] |= {"variations_per_product": 2, "render_size": 64}
     for stage in ("see", "read", "speak"):
         pretrain[stage] |= {"steps": 4, "families_per_step": 2, "warmup_steps": 1}
-    pretrain["speak"]["shares"] = {"describe": 0.2, "describe_all": 0.2, "screen": 0.4, "screen_direct": 0.2}
+    pretrain["speak"]["shares"] = dict.fromkeys(("read", "describe", "describe_all", "screen", "screen_direct"), 0.2)
     path = tmp_path_factory.mktemp("recipes") / "small.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
@@ -118,8 +121,8 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
 
 
 def further_recipe(recipe: Path, directory: Path, **changes: object) -> Path:
-    settings = {"extends": str(recipe), "name": "further", "pretrain": {"see": None, "read": {"varied_share": 0.5}}}
-    settings["pretrain"]["pool"] = {"variations_per_product": 2, "seed": 8}
+    settings = {"extends": str(recipe), "name": "further", "pretrain": {"see": None}}
+    settings["pretrain"]["pool"] = {"seed": 8}
     path = directory / "further.yaml"
     path.write_text(yaml.safe_dump(settings | changes))
     return path
@@ -143,39 +146,34 @@ def test_a_second_run_continues_from_the_checkpoint_of_the_first(
 
     assert pretrain(further, tmp_path / "pool-2", out, "--start", str(out / "checkpoint")) == 2
     assert "other settings" in capsys.readouterr().err
-    wider = further_recipe(recipe, tmp_path, architecture={"text_width": 64})
-    assert pretrain(wider, tmp_path / "pool-2", tmp_path / "third", "--start", str(first)) == 2
-    assert "of the recipe's architecture" in capsys.readouterr().err
+    for field, value in (("text_width", 64), ("vision_layers", 2), ("text_layers", 2)):
+        other = further_recipe(recipe, tmp_path, architecture={field: value})
+        assert pretrain(other, tmp_path / "pool-2", tmp_path / field, "--start", str(first)) == 2
+        assert f"of the recipe's architecture: {field} is {value // 2}, not {value}" in capsys.readouterr().err
 
 
-def test_a_further_run_may_add_layers_and_look_at_unrelated_pictures(
-    recipe: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("unrelated", [True, False])
+def test_see_looks_at_unrelated_pictures_or_compares_those_of_one_product(
+    unrelated: bool, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked: list[set[int]] = []
+    looked: list[Sequence[Sequence[PoolShot]]] = []
     pixels = Workshop.pixels
 
     def recording(shop: Workshop, shown: Sequence[Sequence[PoolShot]], shifts: np.ndarray | None = None):
-        if len(shown) == 1:
-            looked.append({shot.row for shot in shown[0]})
+        looked.append(shown)
         return pixels(shop, shown, shifts)
 
     monkeypatch.setattr(Workshop, "pixels", recording)
     settings = yaml.safe_load(recipe.read_text())
-    settings["architecture"] |= {"vision_layers": 2}
-    settings["pretrain"] |= {"continues": True}
-    settings["pretrain"]["see"] |= {"unrelated": True, "families_per_step": 3}
-    larger, out = tmp_path / "larger.yaml", tmp_path / "larger"
-    larger.write_text(yaml.safe_dump(settings))
-    assert pretrain(larger, tmp_path / "pool", out) == 2, "a recipe for a trained checkpoint"
-    assert pretrain(larger, tmp_path / "pool", out, "--start", str(whole / "checkpoint")) == 0
-    assert len(looked) == settings["pretrain"]["see"]["steps"] and max(map(len, looked)) > 5
-    config = json.loads((out / "checkpoint" / "config.json").read_text())
-    assert config["vision_config"]["num_hidden_layers"] == 2
-    manifest = verify(out / "checkpoint")
-    assert manifest.parent == verify(whole / "checkpoint").digest
+    settings["pretrain"]["see"] |= {"unrelated": unrelated}
+    changed, out = tmp_path / "changed.yaml", tmp_path / "out"
+    changed.write_text(yaml.safe_dump(settings))
+    assert pretrain(changed, tmp_path / "pool", out) == 0
+    sizes = [[len(shots) for shots in shown] for shown in looked[:2]]
+    assert sizes == ([[10], [10]] if unrelated else [[5, 5], [5, 5]]), "two families per step"
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     seen = [line["measured"]["seen"] for line in lines if line["stage"] == "see" and "measured" in line]
-    assert seen and not any("same_mark" in found for found in seen), "the comparing heads are not trained"
+    assert seen and all(("same_mark" in found) is not unrelated for found in seen), "comparing heads"
 
 
 def test_training_starts_from_the_weights_of_the_checkpoint(
@@ -192,9 +190,9 @@ def test_shifted_pictures_take_the_boxes_of_the_heads_along_and_answers_with_box
 ) -> None:
     settings = yaml.safe_load(recipe.read_text())
     settings["pretrain"]["speak"]["shares"] = {"screen": 0.5, "screen_locate": 0.5}
-    assert settings["pretrain"]["jitter"] == 3
+    settings["pretrain"]["see"]["unrelated"] = False
     shifts: dict[str, list[Any]] = {"pixels": [], "targets": []}
-    jitters: list[int] = []
+    unmoved: list[bool] = []
 
     def spy(name: str):
         real = getattr(Workshop, name)
@@ -206,20 +204,21 @@ def test_shifted_pictures_take_the_boxes_of_the_heads_along_and_answers_with_box
 
         monkeypatch.setattr(Workshop, name, call)
 
-    def drawn(rng: np.random.Generator, pictures: int, jitter: int) -> np.ndarray:
-        jitters.append(jitter)
-        return draw_shifts(rng, pictures, jitter)
+    def show(batcher: PixelBatcher, rows: Sequence[int], moved_by: np.ndarray | None = None) -> torch.Tensor:
+        unmoved.append(moved_by is None)
+        return shown(batcher, rows, moved_by)
 
+    shown = PixelBatcher.__call__
     spy("pixels")
     spy("targets")
-    monkeypatch.setattr("trainer.research.pretrain.batches.draw_shifts", drawn)  # of questions with words
+    monkeypatch.setattr(PixelBatcher, "__call__", show)
     path = tmp_path / "pointing.yaml"
     path.write_text(yaml.safe_dump(settings))
     assert pretrain(path, tmp_path / "pool", tmp_path / "out", "--start", str(whole / "checkpoint")) == 0
     assert len(shifts["pixels"]) == len(shifts["targets"]) == 8, "see and read have four steps each"
     assert all(one is other for one, other in zip(shifts["pixels"], shifts["targets"], strict=True))
-    assert max(abs(one).max() for one in shifts["pixels"]) == 3
-    assert len(jitters) >= 4 and set(jitters) == {0}
+    assert max(abs(one).max() for one in shifts["pixels"]) == settings["pretrain"]["jitter"] == 4
+    assert unmoved.count(False) == 8, "questions with words are not shifted"
 
 
 def test_a_model_that_learns_places_can_be_asked_for_them(
@@ -228,7 +227,7 @@ def test_a_model_that_learns_places_can_be_asked_for_them(
     assert verify(whole / "checkpoint").prompt.locate is None
     shares = {"screen": 0.5, "screen_locate": 0.5}
     settings = yaml.safe_load(recipe.read_text())
-    settings["pretrain"]["anneal"] = settings["pretrain"]["speak"] | {"shares": shares, "box_weight": 5}
+    settings["pretrain"]["speak"] |= {"shares": shares, "box_weight": 5}
     pointing = tmp_path / "pointing.yaml"
     manifest = verify(whole / "checkpoint")
     tokens = count_tokens(manifest.prompt, manifest.image.most_tokens, load_tokenizer(whole / "checkpoint"))
@@ -246,14 +245,16 @@ def test_a_model_that_learns_places_can_be_asked_for_them(
     assert manifest.prompt.locate == COMPACT.cot + " Point at each fault."
     assert manifest.decoding.max_tokens_locate == manifest.decoding.max_tokens_cot + 256
     logged = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
-    assert list(dict.fromkeys(line["stage"] for line in logged)) == ["see", "read", "speak", "anneal"]
+    assert list(dict.fromkeys(line["stage"] for line in logged)) == ["see", "read", "speak"]
     measured = [line.get("measured", {}) for line in logged]
     assert any("changed" in found for found in measured)
     for places in ("read", "found", "judged"):
-        assert any("place of layout" in found.get(places, {}) for found in measured), places
+        assert any("place of extension" in found.get(places, {}) for found in measured), places
 
     products = [json.loads(line) for line in (tmp_path / "pool" / "products.jsonl").read_text().splitlines()]
-    shots = [shot for product in products for shot in product["shots"]]
+    variations = settings["pretrain"]["pool"]["variations_per_product"]
+    assert variations == 2
+    shots = [shot for product in products for shot in product["shots"][:-variations]]
     assert all(set(shot["boxes"]) == set(shot["dimensions"]) for shot in shots)
     boxes = [Box(*edges) for shot in shots for edges in shot["boxes"].values()]
     assert len(boxes) >= 16 and all(box.valid for box in boxes)
@@ -335,38 +336,31 @@ def test_the_answer_sheet_knows_every_picture_by_its_row(small_pool: Pool) -> No
     torch.testing.assert_close(answers[MEASURES][:, 0] * deviation + mean, torch.tensor([0.7, 0.5, 0.5]))
 
 
-def test_places_are_asked_only_if_the_model_is_to_point(small_pool: Pool) -> None:
-    asked = Questionnaire.of(small_pool, places=True)
+def test_places_are_asked_of_each_dimension(small_pool: Pool) -> None:
+    asked = Questionnaire.of(small_pool)
     boxes = asked.answers([(SOUND, False), (PLACED, False)])[BOXES]
-    assert boxes.shape == (2, 4 * len(asked.places))
+    assert boxes.shape == (2, 4 * len(DIMENSIONS))
     assert boxes[0].isnan().all()
-    first = 4 * asked.places.index(Dimension.LAYOUT)
+    first = 4 * DIMENSIONS.index(Dimension.LAYOUT.short)
     assert boxes[1, first : first + 4].tolist() == pytest.approx([0.2, 0.3, 0.4, 0.5])
     assert int((~boxes[1].isnan()).sum()) == 4
-    assert BOXES not in Questionnaire.of(small_pool).answers([(PLACED, False)])
-
-
-def test_heads_have_places_only_if_the_model_is_to_point(small_pool: Pool) -> None:
-    names = ("layout", BOXES)
-    asked = Questionnaire.of(small_pool, places=True)
-    assert Heads(1, 8, asked, names)(torch.zeros(3, 8))[BOXES].shape == (3, 4 * len(asked.places))
-    assert BOXES not in Heads(1, 8, Questionnaire.of(small_pool), names)(torch.zeros(3, 8))
+    assert Heads(1, 8, asked, ("layout", BOXES))(torch.zeros(3, 8))[BOXES].shape == (3, boxes.shape[1])
 
 
 def test_the_loss_of_boxes_is_their_mean_error_in_tenths_of_the_side() -> None:
     found = torch.tensor([[0.1, 0.2, 0.5, 0.6], [0.0, 0.0, 0.0, 0.0]])
     wanted = torch.tensor([[0.1, 0.2, 0.6, 0.8], [torch.nan] * 4])
-    assert answer_loss({BOXES: found}, {BOXES: wanted}).item() == pytest.approx((1 + 2) / 4)
+    assert answer_loss({BOXES: found}, {BOXES: wanted}, EVEN).item() == pytest.approx((1 + 2) / 4)
     layout = {"layout": torch.tensor([[0.0, 0.0]])}
-    both = answer_loss({BOXES: found, **layout}, {BOXES: wanted, "layout": torch.tensor([0])})
+    both = answer_loss({BOXES: found, **layout}, {BOXES: wanted, "layout": torch.tensor([0])}, EVEN)
     assert both.item() == pytest.approx(0.75 + np.log(2))
-    assert answer_loss({BOXES: found}, {BOXES: wanted}, place_weight=0.2).item() == pytest.approx(0.2 * 0.75)
+    assert answer_loss({BOXES: found}, {BOXES: wanted}, LossWeights(0.2, 1)).item() == pytest.approx(0.2 * 0.75)
 
 
 def test_recall_counts_boxes_with_the_right_centre_and_with_half_the_overlap(small_pool: Pool) -> None:
-    asked = Questionnaire.of(small_pool, places=True)
+    asked = Questionnaire.of(small_pool)
     wanted = asked.answers([(PLACED, False)] * 3 + [(SOUND, False)])[BOXES]
-    first = 4 * asked.places.index(Dimension.LAYOUT)
+    first = 4 * DIMENSIONS.index(Dimension.LAYOUT.short)
     found = torch.zeros_like(wanted)
     found[0, first : first + 4] = torch.tensor([0.2, 0.3, 0.4, 0.5])  # the box itself
     found[1, first : first + 4] = torch.tensor([0.25, 0.35, 0.3, 0.4])  # inside it, and small
@@ -380,13 +374,23 @@ def test_the_loss_of_heads_is_the_mean_over_known_values_of_each_question() -> N
     logits = {"layout": torch.tensor([[2.0, 0.0], [0.0, 5.0]]), MEASURES: torch.tensor([[1.0], [9.0]])}
     targets = {"layout": torch.tensor([0, IGNORED]), MEASURES: torch.tensor([[0.5], [torch.nan]])}
     cross_entropy = np.log1p(np.exp(-2.0))
-    assert answer_loss(logits, targets).item() == pytest.approx((cross_entropy + 0.5 * 0.5**2) / 2)
+    assert answer_loss(logits, targets, EVEN).item() == pytest.approx((cross_entropy + 0.5 * 0.5**2) / 2)
+    weighed = answer_loss(logits, targets, LossWeights(places=1, measures=5))
+    assert weighed.item() == pytest.approx((cross_entropy + 5 * 0.5 * 0.5**2) / 2)
     unknown = {"layout": torch.tensor([IGNORED, IGNORED]), MEASURES: torch.full((2, 1), torch.nan)}
-    assert answer_loss(logits, unknown).item() == 0
+    assert answer_loss(logits, unknown, EVEN).item() == 0
     compared = {"same_cap": torch.tensor([[3.0, 0.0]]), "same_body": torch.tensor([[0.0, 0.0]])}
     same = {"same_cap": torch.tensor([0]), "same_body": torch.tensor([1])}
     own = (np.log1p(np.exp(-3.0)) + np.log(2)) / 2
-    assert answer_loss(logits | compared, targets | same).item() == pytest.approx((cross_entropy + 0.125) / 2 + own)
+    together = answer_loss(logits | compared, targets | same, EVEN)
+    assert together.item() == pytest.approx((cross_entropy + 0.125) / 2 + own)
+
+
+def test_a_stage_gives_its_heads_its_own_weights(recipe: Path) -> None:
+    settings = load_recipe(str(recipe)).pretrain
+    assert settings is not None
+    course = settings.read.model_copy(update={"place_weight": 2.0, "measure_weight": 3.0})
+    assert weights_of(course) == LossWeights(places=2.0, measures=3.0)
 
 
 def test_originals_are_left_out_of_targets_about_generated_pictures() -> None:
