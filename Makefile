@@ -97,7 +97,7 @@ tiny: install ## render, train and evaluate the included checkpoint again, in ru
 	$(PY) -m trainer calibrate --checkpoint $(TINY)/sft/checkpoint \
 		--evaluations $(TINY)/validation-cot $(TINY)/validation-direct
 	$(PY) -m trainer domain --checkpoint $(TINY)/sft/checkpoint \
-		--data $(TINY)/data-validation --trained-on "drawn product pictures"
+		--data $(TINY)/data-validation --trained-on "rendered product pictures"
 	$(PY) -m trainer evaluate --mode cot \
 		--checkpoint $(TINY)/sft/checkpoint --data $(TINY)/data-test --out $(TINY)/scores-cot
 	$(PY) -m trainer evaluate --mode direct \
