@@ -137,12 +137,15 @@ def start() -> Start:
     @asynccontextmanager
     async def started(engine: Engine | None = None, /, *, wait: bool = True, **settings: Any) -> AsyncIterator[Running]:
         engine = engine or ScriptedEngine(latency_ms=0)
-        app = create_app(Settings(**{"engine": "scripted", **settings}), engine)
+        failed: list[bool] = []
+        settings = {"engine": "scripted", **settings}
+        app = create_app(Settings(**settings), engine, on_failed_start=lambda: failed.append(True))
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app=app)
             async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=30) as client:
                 running = Running(app, client, engine)
                 while wait and (await client.get("/readyz")).status_code != 200:
+                    assert not failed, "the service did not start; its log says why"
                     await asyncio.sleep(0.001)
                 yield running
 
