@@ -285,6 +285,7 @@ async def test_a_start_whose_own_checkpoint_hangs_fails_with_a_sentence(store, s
     metrics = Metrics()
     admission = Admission(max_concurrent=1, max_queue=1, metrics=metrics)
     served = ServedCheckpoint(ObedientEngine(), admission, metrics, settings, store / "one")
-    with pytest.raises(CheckpointUnavailable, match=r"one/screening\.json has not been read for \d+ s: the store hangs"):
+    sentence = r"one/screening\.json has not been read for \d+ s: the store hangs"
+    with pytest.raises(CheckpointUnavailable, match=sentence):
         await start_serving(served)
     served.store.close()
