@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ import pytest
 from PIL import Image
 
 from screening_client import Client, TimedOut, constants
+from tests.ports import reserved_port
 
 GOOD: dict[str, Any] = {
     "id": "scr_1",
@@ -206,24 +206,22 @@ def write_batch(tmp_path: Path, pictures: list[str]) -> Callable[..., Path]:
 @contextmanager
 def running_service(repository: Path, log: Path, *options: str) -> Iterator[str]:
     """Start `python -m service --engine scripted` and yield its URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SCREENING_")}
-    command = [sys.executable, "-m", "service", "--engine", "scripted", "--port", str(port), *options]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=repository, env=environment, stdout=output, stderr=output)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        with Client(base_url=url) as client:
-            try:
-                client.wait_until_ready(120)
-            except TimedOut as error:
-                raise RuntimeError(f"the service did not start:\n{log.read_text()[-4000:]}") from error
-        yield url
-    finally:
-        process.terminate()
-        process.wait(60)
+    with reserved_port() as port:
+        command = [sys.executable, "-m", "service", "--engine", "scripted", "--port", str(port), *options]
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, cwd=repository, env=environment, stdout=output, stderr=output)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            with Client(base_url=url) as client:
+                try:
+                    client.wait_until_ready(120)
+                except TimedOut as error:
+                    raise RuntimeError(f"the service did not start:\n{log.read_text()[-4000:]}") from error
+            yield url
+        finally:
+            process.terminate()
+            process.wait(60)
 
 
 @pytest.fixture(scope="session")

@@ -308,7 +308,9 @@ def test_a_million_requests_are_not_read_ahead_while_the_caller_looks_at_a_resul
     assert taken <= 5 + 3
 
 
-def test_leaving_the_loop_cancels_requests_that_the_service_does_not_answer(server: Any, question: Any) -> None:
+def test_leaving_the_loop_cancels_requests_that_the_service_does_not_answer(
+    server: Any, question: Any, wait_until: Any
+) -> None:
     """Their threads end, although they wait for a socket."""
     server.replies = [server.good(), type(server.good())(hang=True)]
     with Client(base_url=server.url) as client:
@@ -316,8 +318,7 @@ def test_leaving_the_loop_cancels_requests_that_the_service_does_not_answer(serv
             while len(server.received) < 2:
                 threading.Event().wait(0.01)
             break
-        names = [thread.name for thread in threading.enumerate()]
-        assert "screening" not in names
+        wait_until(lambda: "screening" not in [thread.name for thread in threading.enumerate()])
         server.replies = [server.good()]
         assert client.screen(**question).choice == "C", "the client is usable afterwards"
 

@@ -181,7 +181,7 @@ def test_max_retries_are_the_attempts_after_the_first(
 def test_a_timeout_limits_the_whole_request(server: Any, pictures: list[str]) -> None:
     server.replies = [type(server.good())(hang=True)]
     assert cli.main(["screen", *pictures, "--base-url", server.url, "--timeout", "0.2"]) == cli.LATER
-    assert len(server.received) == 1
+    assert len(server.received) <= 1, "it is not sent again"
 
 
 @pytest.mark.slow

@@ -258,16 +258,20 @@ def test_a_timeout_that_is_not_a_duration_is_refused(timeout: Any, question: Any
 
 
 def test_a_wait_that_is_given_up_sends_nothing_more() -> None:
-    run, sent = Run(1), 0
+    class Cancelled(Run):
+        def sleep(self, seconds: float) -> None:
+            threading.Timer(0.05, self.cancel).start()
+            super().sleep(seconds)
+
+    sent = 0
 
     def attempt() -> None:
         nonlocal sent
         sent += 1
-        threading.Timer(0.05, run.cancel).start()
         raise Overloaded("x", status=429, retry_after=100)
 
     with pytest.raises(ScreeningClientError, match="cancelled"):
-        sync_retrying(2, Deadline(ClientTimeout()), run)(attempt)
+        sync_retrying(2, Deadline(ClientTimeout()), Cancelled(1))(attempt)
     assert sent == 1
 
 

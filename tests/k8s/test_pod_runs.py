@@ -10,7 +10,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ import httpx
 import pytest
 
 from tests.k8s.rendering import K8S, ROOT, Resource, environment, generated_secrets, one, render
+from tests.ports import reserved_port
 
 pytestmark = [
     pytest.mark.slow,
@@ -133,12 +133,16 @@ class Load:
 
 
 @pytest.fixture
-def service(tmp_path: Path, wait_until: Callable[..., None]) -> Iterator[Running]:
+def port() -> Iterator[int]:
+    """A port that is free on this machine."""
+    with reserved_port() as free:
+        yield free
+
+
+@pytest.fixture
+def service(tmp_path: Path, wait_until: Callable[..., None], port: int) -> Iterator[Running]:
     """The service in its confinement, ready, and its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # Another engine, which needs no model, and a port that is free on this machine; everything else is the manifests'.
+    # Another engine, which needs no model, and a port of the test; everything else is the manifests'.
     environ = variables(SCREENING_ENGINE="scripted", SCREENING_SCRIPTED_LATENCY_MS="4000", SCREENING_PORT=str(port))
     command = [sys.executable, *entrypoint("service")[1:]]
     with (tmp_path / "log").open("wb") as log:

@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from loadtest.__main__ import COMMANDS, main
-from loadtest.commands import idle_swap, kill, soak, swap, sweep, target
+from loadtest.commands import idle_swap, kill, soak, swap, sweep
 from loadtest.results.record import RunRecorder
 from loadtest.results.summary import load_figures
 from loadtest.targets.canary_checkpoints import Canary
@@ -28,6 +28,7 @@ from screening.checkpoint.manifest import Decoding, ImageContract
 from screening.checkpoint.probes import Probe, Probes
 from screening.errors import CheckpointError
 from screening.prompt import COMPACT
+from screening_client import constants
 from tests.loadtest.alphabet_service import LETTERS
 from tests.service.obedient_engine import write_sealed
 
@@ -92,10 +93,10 @@ def test_nothing_is_written_over_an_earlier_run(tmp_path, capsys) -> None:
 
 @pytest.mark.parametrize("command", ["bench", "sweep", "soak", "observe"])
 def test_a_service_that_is_not_there_gets_no_load(command, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(target, "READY_SECONDS", 0.1)
+    monkeypatch.setattr(constants, "POLL_INTERVAL", 60)  # longer than all the time, so it asks once and does not wait
     out = ["--questions", str(tmp_path / "questions")] if command == "bench" else ["--out", str(tmp_path / "run")]
     assert main([command, "--base-url", "http://127.0.0.1:1", *out]) == 1
-    assert "was not ready within 0.1 s: cannot connect to http://127.0.0.1:1" in capsys.readouterr().err
+    assert "was not ready within 5 s: cannot connect to http://127.0.0.1:1" in capsys.readouterr().err
     assert not (tmp_path / "questions").exists()
 
 

@@ -10,7 +10,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -30,6 +29,7 @@ from service.app import create_app
 from service.config.settings import Settings
 from service.engines.protocol import Engine
 from service.engines.scripted_engine import ScriptedEngine
+from tests.ports import reserved_port
 from tests.service.obedient_engine import ADMIN, ADMIN_KEYS, ObedientEngine, make_checkpoint
 from tests.service.tracing_collector import Collector, collecting
 
@@ -137,12 +137,15 @@ def start() -> Start:
     @asynccontextmanager
     async def started(engine: Engine | None = None, /, *, wait: bool = True, **settings: Any) -> AsyncIterator[Running]:
         engine = engine or ScriptedEngine(latency_ms=0)
-        app = create_app(Settings(**{"engine": "scripted", **settings}), engine)
+        failed: list[bool] = []
+        settings = {"engine": "scripted", **settings}
+        app = create_app(Settings(**settings), engine, on_failed_start=lambda: failed.append(True))
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app=app)
             async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=30) as client:
                 running = Running(app, client, engine)
                 while wait and (await client.get("/readyz")).status_code != 200:
+                    assert not failed, "the service did not start; its log says why"
                     await asyncio.sleep(0.001)
                 yield running
 
@@ -263,32 +266,30 @@ def launch(
     variables: Mapping[str, str] | None = None,
     prefix: Sequence[str] = (),
 ) -> Iterator[Process]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = probe.getsockname()
-    log = folder / f"service-{address[1]}.log"
     # Settings of the shell that runs the tests must not reach the service.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("SCREENING_")}
     environment |= variables or {}
-    command = [*prefix, sys.executable, "-m", "service", "--port", str(address[1]), *arguments]
     root = Path(__file__).resolve().parents[2]
-    with log.open("wb") as output:
-        popen = subprocess.Popen(command, stdout=output, stderr=output, cwd=root, env=environment)
-    process = Process(f"http://127.0.0.1:{address[1]}", popen, log, address)
-    _RUNNING.append(process)
-    try:
-        if ready:
-            process.wait_ready()
-        yield process
-    finally:
-        _RUNNING.remove(process)
-        if popen.poll() is None:
-            popen.terminate()
-            try:
-                popen.wait(60)
-            except subprocess.TimeoutExpired:
-                popen.kill()
-                popen.wait(10)
+    with reserved_port() as port:
+        log = folder / f"service-{port}.log"
+        command = [*prefix, sys.executable, "-m", "service", "--port", str(port), *arguments]
+        with log.open("wb") as output:
+            popen = subprocess.Popen(command, stdout=output, stderr=output, cwd=root, env=environment)
+        process = Process(f"http://127.0.0.1:{port}", popen, log, ("127.0.0.1", port))
+        _RUNNING.append(process)
+        try:
+            if ready:
+                process.wait_ready()
+            yield process
+        finally:
+            _RUNNING.remove(process)
+            if popen.poll() is None:
+                popen.terminate()
+                try:
+                    popen.wait(60)
+                except subprocess.TimeoutExpired:
+                    popen.kill()
+                    popen.wait(10)
 
 
 @pytest.fixture(scope="session")

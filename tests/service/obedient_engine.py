@@ -186,8 +186,9 @@ class ObedientEngine(ScriptedEngine):
         self._death.set()
 
     def answer_at_once(self) -> None:
-        """Answer without latency from now on."""
+        """Answer without latency from now on, also the requests that hang."""
         self._latency = 0
+        self._moves.set()
 
     def hang(self) -> None:
         """Answer no request from now on."""

@@ -40,7 +40,7 @@ def traced(launch_service, shared_collector: Collector) -> Iterator[Any]:
     """A scripted service whose spans reach the collector."""
     keys = f"shop:{sha256(KEY.encode()).hexdigest()}"
     with launch_service(
-        "--engine", "scripted", "--scripted-latency-ms", "300", "--api-keys", keys,
+        "--engine", "scripted", "--scripted-latency-ms", "0", "--api-keys", keys,
         "--answer-cache-entries", "1", variables=shared_collector.variables(),
     ) as process:  # fmt: skip
         yield process
@@ -97,15 +97,16 @@ def test_a_caller_who_does_not_record_the_trace_is_followed(traced, collector, m
 
 @pytest.mark.anyio
 async def test_requests_that_share_an_inference_are_linked_to_the_one_that_began_it(
-    traced, collector, make_sample, wait_until
+    launch_service, collector, sample, wait_until
 ) -> None:
-    sample = make_sample(11)
-    async with httpx.AsyncClient(base_url=traced.base_url, headers={"authorization": f"Bearer {KEY}"}) as client:
-        together = [client.post("/screen", json=sample.json(metadata={"number": number})) for number in range(2)]
-        sources = [response.json()["source"] for response in await asyncio.gather(*together)]
-        sources.append((await client.post("/screen", json=sample.json())).json()["source"])
+    slow = ("--engine", "scripted", "--scripted-latency-ms", "3000")
+    with launch_service(*slow, variables=collector.variables()) as process:
+        async with httpx.AsyncClient(base_url=process.base_url, timeout=60) as client:
+            together = [client.post("/screen", json=sample.json(metadata={"number": number})) for number in range(2)]
+            sources = [response.json()["source"] for response in await asyncio.gather(*together)]
+            sources.append((await client.post("/screen", json=sample.json())).json()["source"])
+        await asyncio.to_thread(wait_until, lambda: len(roots(collector)) == 3)
     assert sorted(sources) == ["cache", "engine", "shared"]
-    await asyncio.to_thread(wait_until, lambda: len(roots(collector)) == 3)
     by_source = {root.attributes["screening.source"]: root for root in roots(collector)}
     engine = by_source["engine"]
     assert engine.links == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -133,19 +134,41 @@ async def test_a_full_queue_refuses_before_a_byte_of_the_body_is_read(start, sam
 
 @pytest.mark.slow
 async def test_no_more_than_max_concurrent_are_in_the_engine(start, make_sample) -> None:
-    engine = ScriptedEngine(latency_ms=100)  # long compared with the decoding, so that the slots fill up
-    most = 0
+    engine, released = ScriptedEngine(latency_ms=0), asyncio.Event()
     generate = engine.generate
+    inside = most = 0
 
-    async def watched(question: Any) -> Any:
-        nonlocal most
-        task = asyncio.ensure_future(generate(question))
-        await asyncio.sleep(0)
-        most = max(most, engine.running())
-        return await task
+    async def held(question: Any) -> Any:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        await released.wait()
+        try:
+            return await generate(question)
+        finally:
+            inside -= 1
 
-    engine.generate = watched  # type: ignore[method-assign]
+    engine.generate = held  # type: ignore[method-assign]
     async with start(engine, max_concurrent=3, max_queue=40) as running:
-        calls = [running.client.post("/screen", json=make_sample(seed).json()) for seed in range(20)]
+        bodies = [make_sample(seed).json() for seed in range(20)]
+        calls = [asyncio.create_task(running.client.post("/screen", json=body)) for body in bodies]
+        async with asyncio.timeout(60):
+            while inside < 3 or running.app.state.service.admission.inside < 20:
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(0.2)  # a fourth would come now
+        released.set()
         assert {response.status_code for response in await asyncio.gather(*calls)} == {200}
     assert most == 3
+
+
+@pytest.mark.slow
+async def test_the_deadline_begins_when_the_body_has_arrived(start, sample) -> None:
+    async def slowly() -> AsyncIterator[bytes]:
+        body = sample.multipart()
+        yield body[:100]
+        await asyncio.sleep(2.2)
+        yield body[100:]
+
+    async with start(deadline_seconds=2) as running:
+        response = await running.client.post("/screen", content=slowly(), headers={"Content-Type": sample.content_type})
+    assert response.status_code == 200

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.anyio
 @pytest.mark.slow
 async def test_one_slow_reload_does_not_count_as_a_fault_of_the_checkpoint(serve) -> None:
     engine = ObedientEngine()
-    async with serve(engine, swap_reload_seconds=0.2) as running:
+    async with serve(engine, swap_reload_seconds=1) as running:
         engine.seconds = 5
         taking = asyncio.create_task(running.take_up("two"))
         async with asyncio.timeout(60):
@@ -258,7 +258,7 @@ async def test_the_end_of_the_service_starts_no_engine(serve) -> None:
         engine.die()
 
     async with serve(engine) as running:
-        engine.seconds = 0.3
+        engine.seconds = 3600
         taking = asyncio.create_task(running.take_up("two"))
         async with asyncio.timeout(60):
             while "reload 2" not in engine.history:

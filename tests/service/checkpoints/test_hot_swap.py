@@ -173,14 +173,16 @@ async def test_another_tokenizer_needs_an_engine_restart(serve, store) -> None:
 
 
 async def test_a_request_that_does_not_end_postpones_the_swap(serve, sample) -> None:
-    engine = ObedientEngine(latency_ms=1500)
+    engine = ObedientEngine()
     async with serve(engine, swap_drain_seconds=0.1) as running:
+        engine.hang()
         asking = asyncio.create_task(running.client.post("/screen", json=sample.json()))
         async with asyncio.timeout(30):
             while engine.running() == 0:
                 await asyncio.sleep(0.005)
         response = await running.take_up("two")
         assert response.status_code == 503 and int(response.headers["retry-after"]) >= 1
+        engine.answer_at_once()
         assert (await asking).json()["checkpoint"]["version"] == "1"
         assert (await running.take_up("two")).status_code == 200, "it was not the checkpoint's fault"
 

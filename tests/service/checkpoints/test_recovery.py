@@ -182,17 +182,19 @@ async def test_a_restart_that_fails_is_tried_again(serve, sample) -> None:
 async def test_an_engine_that_dies_during_a_restart_is_restarted_again(serve) -> None:
     engine = ObedientEngine()
     async with serve(engine) as running:
-        engine.seconds = 0.3
+        engine.seconds = 3600
         engine.die()
         await until(lambda: engine.history.count("start 1") == 2)
+        engine.seconds = 0
         engine.die()
         await until(lambda: engine.history.count("start 1") == 3)
         await ready(running)
+        assert running.metric("screening_engine_restarts_total", cause="died", result="failed") == 1
 
 
 async def test_a_restart_that_takes_too_long_is_ended_and_tried_again(serve) -> None:
     engine = ObedientEngine()
-    async with serve(engine, engine_restart_seconds=0.2) as running:
+    async with serve(engine, engine_restart_seconds=1) as running:
         engine.seconds = 3600
         engine.die()
         await until(lambda: engine.history.count("start 1") == 2)

@@ -189,7 +189,7 @@ async def test_a_body_that_trickles_is_408(start, sample) -> None:
         await asyncio.sleep(30)
         yield b"never sent"
 
-    async with start(body_timeout_seconds=0.1) as running:
+    async with start(body_timeout_seconds=0.5) as running:
         headers = {"content-type": sample.content_type}
         response = await running.client.post("/screen", content=trickle(), headers=headers)
         assert_problem(response, 408, "body-timeout")

@@ -138,6 +138,7 @@ async def test_an_error_without_a_waiting_caller_is_not_logged() -> None:
 async def test_work_that_hangs_is_not_joined_for_ever() -> None:
     coalescer, hangs, works = RequestCoalescer[str](max_age=0.05), Job(), Job()
     stuck = ask(coalescer, hangs)
+    await until(lambda: hangs.begun == 1)
     await asyncio.sleep(0.06)
     works.end.set()
     assert await coalescer.do(b"k", works) == ("result 1", False)

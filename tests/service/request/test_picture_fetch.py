@@ -237,7 +237,7 @@ async def test_a_name_server_that_changes_its_answer_cannot_reach_internal_addre
     ],
 )
 async def test_a_picture_that_does_not_arrive_is_named(start, sample, data, words) -> None:
-    async with served(start, sample, picture_fetch_seconds=0.5) as (running, server):
+    async with served(start, sample, picture_fetch_seconds=10 if data else 0.5) as (running, server):
         server.replies["/odd"] = data
         body = sample.json()
         body["generated"][2] = {"url": server.url("/odd")}

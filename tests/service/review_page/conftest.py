@@ -53,7 +53,7 @@ def open_page(browser: Any, serve: Callable[[FakeReview], FakeReview]) -> Iterat
 
     def opened(url: str, **options: Any) -> Any:
         context = stack.enter_context(browser.new_context(**options))
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(60_000)
         context.add_init_script(
             "addEventListener('securitypolicyviolation', e => console.error('policy: ' + e.violatedDirective))"
         )

@@ -9,8 +9,10 @@ import signal
 import socket
 import threading
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,6 +21,15 @@ import pytest
 from service.engines.scripted_engine import ScriptedEngine
 
 pytestmark = pytest.mark.slow
+
+
+@contextmanager
+def holding(launch_service: Callable[..., Any], folder: Path) -> Iterator[tuple[Any, Path]]:
+    """A service whose requests stay in the engine until the test creates the file."""
+    file = folder / "released"
+    engine = ("--engine", "tests.service.held_engine:make")
+    with launch_service(*engine, variables={"RELEASED": str(file)}) as process:
+        yield process, file
 
 
 @pytest.mark.anyio
@@ -58,9 +69,9 @@ async def test_a_drain_refuses_new_requests_and_finishes_admitted_ones(start, sa
 
 
 def test_sigterm_finishes_requests_in_flight_refuses_new_ones_and_exits_with_0(
-    launch_service, sample, make_sample, wait_until
+    launch_service, sample, make_sample, wait_until, tmp_path
 ) -> None:
-    with launch_service("--engine", "scripted", "--scripted-latency-ms", "3000") as process:
+    with holding(launch_service, tmp_path) as (process, released):
         statuses: list[int] = []
 
         def call(seed: int) -> None:
@@ -76,6 +87,7 @@ def test_sigterm_finishes_requests_in_flight_refuses_new_ones_and_exits_with_0(
             process.popen.terminate()
             wait_until(lambda: kept_alive.get("/readyz").status_code == 503)
             assert kept_alive.post("/screen", json=sample.json()).status_code == 503
+        released.touch()
         for thread in threads:
             thread.join()
         assert statuses == [200] * 6
@@ -139,13 +151,14 @@ UPLOAD = b"POST /screen HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\
         signal.SIGHUP,
     ],
 )
-def test_each_signal_to_end_drains(launch_service, sample, wait_until, number) -> None:
-    with launch_service("--engine", "scripted", "--scripted-latency-ms", "2000") as process:
+def test_each_signal_to_end_drains(launch_service, sample, wait_until, tmp_path, number) -> None:
+    with holding(launch_service, tmp_path) as (process, released):
         with raw(process, sample.raw_request()) as inside:
             wait_until(lambda: process.metric("screening_engine_running ") == 1)
             process.popen.send_signal(number)
             wait_until(lambda: httpx.get(f"{process.base_url}/readyz").status_code == 503)
             process.popen.send_signal(signal.SIGHUP)  # as systemd and terminals may, after the first
+            released.touch()
             assert inside.recv(65536).startswith(b"HTTP/1.1 200")
         assert process.popen.wait(60) == 0
 
@@ -174,7 +187,8 @@ def test_a_second_signal_ends_at_once_and_still_answers(launch_service, sample, 
         with raw(process, sample.raw_request()) as inside:
             wait_until(lambda: process.metric("screening_engine_running ") == 1)
             process.popen.send_signal(signal.SIGTERM)
-            time.sleep(1)  # sooner, it would count as the same signal
+            wait_until(lambda: any(event["event"] == "draining" for event in process.events()))
+            time.sleep(1)  # sooner, the next one would count as the same signal
             process.popen.send_signal(number)
             assert_service_ended(inside)
         assert process.popen.wait(60) == 128 + number

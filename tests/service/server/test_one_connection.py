@@ -112,7 +112,7 @@ def test_the_limit_of_the_headers_begins_with_their_first_byte() -> None:
         _, peer = await open_connection()
         loop = asyncio.get_running_loop()
         with peer:
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(0.2)
             begun = loop.time()
             await loop.sock_sendall(peer, b"GET /a HTTP/1.1\r\n")
             assert (await everything(peer)).startswith(b"HTTP/1.1 408")

@@ -59,13 +59,15 @@ async def test_a_version_that_fails_is_tried_less_and_less_often(serve, fleet: F
 
 @pytest.mark.slow
 async def test_a_swap_that_cannot_be_now_is_tried_at_the_next_poll(serve, fleet: Fleet, sample) -> None:
-    engine = ObedientEngine(latency_ms=3000)
+    engine = ObedientEngine()
     async with serve(engine, swap_drain_seconds=0.05) as running:
+        engine.hang()
         asking = asyncio.create_task(running.client.post("/screen", json=sample.json()))
         while engine.running() == 0:
             await asyncio.sleep(0.005)
         fleet.promote(2)
         await running.until(lambda _: running.polls("busy") >= 1)
+        engine.answer_at_once()
         assert (await asking).json()["checkpoint"]["version"] == "1"
         await running.serves("2")
 
@@ -97,10 +99,10 @@ async def test_a_restart_is_postponed_while_the_old_engine_serves_and_dropped_wh
 
 async def test_the_engine_restarts_when_the_delay_is_over(serve, fleet: Fleet, longest) -> None:
     three = fleet.publish("three", 3, tokenizer=OTHER_TOKENIZER)
-    async with serve(restart_spread_seconds=0.3) as running:
+    async with serve(restart_spread_seconds=1) as running:
         fleet.promote(three)
         await running.serves("3")
-        assert running.polls("waiting") >= 2
+        assert running.polls("waiting") >= 1
         assert running.engine.history == ["start 1", "stop", "start 3"]
 
 

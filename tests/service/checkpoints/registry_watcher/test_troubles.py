@@ -68,26 +68,22 @@ async def test_probes_that_are_published_later_are_found(serve, fleet: Fleet) ->
 
 async def test_a_late_answer_of_the_registry_is_not_used(serve, fleet: Fleet, monkeypatch) -> None:
     real, held, released = Registry.resolve, threading.Event(), threading.Event()
-    hold = False
 
     def resolve(self: Registry, alias: str) -> Any:
-        nonlocal hold
         version = real(self, alias)
-        if hold:
-            hold = False
+        if version is not None and version.number == 2 and not held.is_set():
             held.set()
             released.wait(60)
         return version
 
     monkeypatch.setattr(Registry, "resolve", resolve)
-    async with serve(registry_timeout_seconds=0.2) as running:
+    async with serve(registry_timeout_seconds=1) as running:
         await running.comes_to("current")
         fleet.promote(2)
-        hold = True
         await asyncio.to_thread(held.wait, 60)
         fleet.promote(1)  # withdrawn before the answer arrives
         await running.comes_to("unreachable")
-        await asyncio.sleep(0.6)
+        await running.polled("unreachable", 3)
         released.set()
         await running.polled("current", 3)
         assert running.engine.history == ["start 1"]
@@ -153,7 +149,7 @@ async def test_a_registry_that_hangs_is_waited_for_a_bounded_time_and_asked_once
         free.wait(120)
         return real(registry, alias)
 
-    async with serve(registry_timeout_seconds=0.05) as running:
+    async with serve(registry_timeout_seconds=1) as running:
         await running.comes_to("current")
         monkeypatch.setattr(Registry, "resolve", hangs)
         fleet.promote(2)
@@ -170,7 +166,7 @@ async def test_polling_ends_with_the_service_even_while_the_registry_hangs(
     serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = threading.Event()
-    async with serve(registry_timeout_seconds=0.05) as running:
+    async with serve(registry_timeout_seconds=1) as running:
         await running.comes_to("current")
         monkeypatch.setattr(Registry, "resolve", lambda *_: free.wait(120))
         await running.comes_to("unreachable")
