@@ -156,7 +156,7 @@ async def test_a_swap_brings_the_domain_and_takes_it_away(serve, sample, store) 
         assert (await running.take_up("one")).status_code == 200
         again = (await running.client.post("/screen", files=files)).json()
     assert before["warnings"] == again["warnings"] == []
-    assert after["warnings"][0]["pictures"] == ["B"] and "drawn product pictures" in after["warnings"][0]["detail"]
+    assert after["warnings"][0]["pictures"] == ["B"] and "rendered product pictures" in after["warnings"][0]["detail"]
 
 
 @pytest.mark.parametrize("broken", [{"off": 0.5}, {"probes": False}], ids=["other scores", "no probes"])
