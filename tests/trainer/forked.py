@@ -6,13 +6,14 @@ import contextlib
 import gc
 import multiprocessing
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+from tests.ports import free_port
 
 IMPORTED = (
     "mlflow",
@@ -54,9 +55,7 @@ def run(work: Callable[..., None], *given: Any, seconds: float = 1200) -> int:
 
 def ranks(count: int) -> list[dict[str, str]]:
     """The environment that torchrun gives to each process of a training on this machine."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
 
