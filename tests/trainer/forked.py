@@ -38,19 +38,19 @@ def start(work: Callable[..., None], *given: Any, environment: Mapping[str, str]
     return process
 
 
-def end(process: BaseProcess, seconds: float) -> int:
-    """Wait for the end of a process, and kill it after a time. Returns its exit code."""
-    process.join(seconds)
+def end(process: BaseProcess) -> int:
+    """Wait for the end of a process, and kill it after 20 minutes. Returns its exit code."""
+    process.join(1200)
     if process.exitcode is None:
         process.kill()
         process.join()
-        raise AssertionError(f"not ended after {seconds:g} s")
+        raise AssertionError("not ended after 20 minutes")
     return process.exitcode
 
 
-def run(work: Callable[..., None], *given: Any, seconds: float = 1200) -> int:
+def run(work: Callable[..., None], *given: Any) -> int:
     """Start a process and wait for its end. Returns its exit code."""
-    return end(start(work, *given), seconds)
+    return end(start(work, *given))
 
 
 def ranks(count: int) -> list[dict[str, str]]:

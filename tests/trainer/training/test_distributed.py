@@ -41,7 +41,7 @@ def together(*arguments: object) -> str:
             forked.start(_train, command, file, environment=rank)
             for file, rank in zip(files, forked.ranks(2), strict=True)
         ]
-        ended = [forked.end(process, 600) for process in started]
+        ended = [forked.end(process) for process in started]
         printed = "".join(file.read_text(encoding="utf-8") for file in files)
     assert ended == [0, 0], printed[-6000:]
     return printed
