@@ -125,11 +125,6 @@ def catalogue(checkpoint: Path, tmp_path: Path) -> Iterator[Catalogue]:
 @pytest.fixture
 def wait_for_parts(wait_until: Callable[..., None]) -> Callable[[Catalogue, int], None]:
     def wait(catalogue: Catalogue, count: int) -> None:
-        def finished() -> bool:
-            parts, notes = catalogue.parts(), (catalogue.out / "attempts").glob("*")
-            # The note on a block is removed after its part was written.
-            return len(parts) >= count and {part.stem for part in parts}.isdisjoint(note.name for note in notes)
-
-        wait_until(finished)
+        wait_until(lambda: len(catalogue.parts()) >= count)
 
     return wait

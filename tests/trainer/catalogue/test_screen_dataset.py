@@ -304,12 +304,16 @@ def test_a_record_that_kills_the_process_is_found_and_rejected(catalogue, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_killed_run_continues_and_every_record_has_one_answer(catalogue, tmp_path, wait_for_parts):
+def test_a_killed_run_continues_and_every_record_has_one_answer(catalogue, tmp_path, wait_until, wait_for_parts):
+    def noted() -> set[str]:
+        return {note.name for note in (catalogue.out / "attempts").iterdir()}
+
     data = write_questions(tmp_path / "data.parquet", [question(number) for number in range(40)])
     for parts in (2, 5):
         give_turns(turns := tmp_path / "turns", parts - len(catalogue.parts()))
         process = catalogue.start(data, **{TURNS: str(turns)})
         wait_for_parts(catalogue, parts)
+        wait_until(lambda: noted().isdisjoint(part.stem for part in catalogue.parts()))  # a note goes after its part
         process.kill()
         process.communicate(timeout=300)
     assert len(catalogue.parts()) == 5
@@ -317,7 +321,7 @@ def test_a_killed_run_continues_and_every_record_has_one_answer(catalogue, tmp_p
     _, log = process.communicate(timeout=300)
     assert process.returncode == 0, log
     assert catalogue.answered == {f"p{number}": 1 for number in range(40)}
-    assert not [*(catalogue.out / "attempts").iterdir()]
+    assert not noted()
 
 
 @pytest.mark.slow
