@@ -90,7 +90,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def _wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def _wait_until(condition: Callable[[], bool], seconds: float = 300) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, f"it did not come to pass within {seconds:g} s"

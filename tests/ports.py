@@ -1,21 +1,24 @@
-"""Reserves a port for a server that starts later."""
+"""Ports for programs that are told where to listen."""
 
 from __future__ import annotations
 
+import itertools
+import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
+
+# Each of several test processes has 1000 ports, and begins at another one in every run.
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_ports = itertools.count(20_000 + 1000 * _worker + os.getpid() % 500)
 
 
-@contextmanager
-def reserved_port() -> Iterator[int]:
-    """A free port of 127.0.0.1 that the kernel gives to no other connection or server during the block.
+def free_port() -> int:
+    """A port that no program uses and that no other test gets.
 
-    The socket that holds it is bound and does not listen. Linux lets another one listen on the same port if both set
-    SO_REUSEADDR, as servers do.
+    The kernel gives out higher ports, so no connection takes this one before the program listens.
     """
-    with socket.socket() as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", 0))
-        port: int = holder.getsockname()[1]
-        yield port
+    while True:
+        port = next(_ports)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

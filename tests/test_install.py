@@ -34,7 +34,7 @@ def run(checkout: Path, *arguments: str, trace: bool = False, **variables: str) 
         env={"PATH": os.environ["PATH"], "HOME": str(checkout), **variables},
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=300,
         check=False,
     )
 

@@ -21,7 +21,7 @@ from screening.errors import UserError
 
 MONITORING = REPOSITORY / "k8s" / "monitoring"
 SCRAPE_SECONDS = 2
-_START_SECONDS = 30
+_START_SECONDS = 120
 _STOP_SECONDS = 20
 
 

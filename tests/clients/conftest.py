@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from screening_client import Client, TimedOut, constants
-from tests.ports import reserved_port
+from tests.ports import free_port
 
 GOOD: dict[str, Any] = {
     "id": "scr_1",
@@ -207,21 +207,21 @@ def write_batch(tmp_path: Path, pictures: list[str]) -> Callable[..., Path]:
 def running_service(repository: Path, log: Path, *options: str) -> Iterator[str]:
     """Start `python -m service --engine scripted` and yield its URL."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SCREENING_")}
-    with reserved_port() as port:
-        command = [sys.executable, "-m", "service", "--engine", "scripted", "--port", str(port), *options]
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, cwd=repository, env=environment, stdout=output, stderr=output)
-        url = f"http://127.0.0.1:{port}"
-        try:
-            with Client(base_url=url) as client:
-                try:
-                    client.wait_until_ready(120)
-                except TimedOut as error:
-                    raise RuntimeError(f"the service did not start:\n{log.read_text()[-4000:]}") from error
-            yield url
-        finally:
-            process.terminate()
-            process.wait(60)
+    port = free_port()
+    command = [sys.executable, "-m", "service", "--engine", "scripted", "--port", str(port), *options]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=repository, env=environment, stdout=output, stderr=output)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        with Client(base_url=url) as client:
+            try:
+                client.wait_until_ready(120)
+            except TimedOut as error:
+                raise RuntimeError(f"the service did not start:\n{log.read_text()[-4000:]}") from error
+        yield url
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 @pytest.fixture(scope="session")

@@ -11,23 +11,23 @@ import sys
 import httpx
 import pytest
 
-from tests.ports import reserved_port
+from tests.ports import free_port
 
 
 def _look_at_the_tasks(repository, number, *options):
     """Start the demo, see a task of each product, and end the demo with a signal. Returns the address of its page."""
     program = repository / "clients" / "python" / "examples" / "review_demo.py"
-    with reserved_port() as port:
-        command = [sys.executable, "-u", str(program), "--engine", "scripted", "--port", str(port), *options]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
-            assert demo.stdout is not None
-            printed = ""
-            while "Ctrl-C" not in printed and demo.poll() is None:
-                printed += demo.stdout.readline()
-            (url,) = re.findall(r"http://\S+/review", printed)
-            page = httpx.get(url)
-            demo.send_signal(number)
-            _, err = demo.communicate(timeout=120)
+    port = free_port()
+    command = [sys.executable, "-u", str(program), "--engine", "scripted", "--port", str(port), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        printed = ""
+        while "Ctrl-C" not in printed and demo.poll() is None:
+            printed += demo.stdout.readline()
+        (url,) = re.findall(r"http://\S+/review", printed)
+        page = httpx.get(url)
+        demo.send_signal(number)
+        _, err = demo.communicate(timeout=120)
     assert page.status_code == 200 and "<b>10</b> tasks wait" in page.text
     assert demo.returncode == 0, err
     return url

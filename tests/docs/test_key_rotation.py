@@ -26,7 +26,7 @@ def test_a_rotation_leaves_the_other_keys(page: str, name: str, tmp_path: Path) 
     programs = Path(sys.executable).parent
     environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     subprocess.run(
-        ["bash", "-euc", f"replace() {{ :; }}\n{commands}"], cwd=tmp_path, env=environment, check=True, timeout=120
+        ["bash", "-euc", f"replace() {{ :; }}\n{commands}"], cwd=tmp_path, env=environment, check=True, timeout=300
     )
     *others, added = (tmp_path / "keys").read_text().splitlines()
     assert others == before[1:] if name == "shop" else others == before

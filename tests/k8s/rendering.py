@@ -69,7 +69,7 @@ def render(overlay: str, *components: str) -> tuple[Resource, ...]:
 
 def _kustomize(directory: Path) -> tuple[Resource, ...]:
     done = subprocess.run(
-        [program("kubectl"), "kustomize", str(directory)], capture_output=True, text=True, timeout=60, check=False
+        [program("kubectl"), "kustomize", str(directory)], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr

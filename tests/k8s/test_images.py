@@ -24,7 +24,7 @@ def targets() -> set[str]:
 
 def test_containerfile_has_no_complaints() -> None:
     done = subprocess.run(
-        [program("hadolint"), str(CONTAINERFILE)], capture_output=True, text=True, timeout=60, check=False
+        [program("hadolint"), str(CONTAINERFILE)], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -108,7 +108,7 @@ def test_a_failed_question_ends_the_trial_of_an_image_and_its_service(trial: Pat
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
     with subprocess.Popen([str(trial), "image"], env=environment, start_new_session=True) as process:
         try:
-            assert process.wait(60) == 22
+            assert process.wait(300) == 22
             with pytest.raises(ProcessLookupError):  # none of its processes is left
                 os.killpg(process.pid, 0)
         finally:

@@ -107,7 +107,7 @@ def test_every_query_of_the_dashboards_returns_data(tmp_path: Path, registry_fil
     ]  # fmt: skip
     retraining = write_retraining_metrics(tmp_path / "metrics")
     with (
-        started(options, start_seconds=60, on_wait=lambda _: None) as service,
+        started(options, start_seconds=400, on_wait=lambda _: None) as service,
         exposing(OF_THE_CLUSTER + retraining) as others,
         monitoring(tmp_path / "monitoring", {"screening-0": urlsplit(service.url).netloc, "others": others}) as running,
         asking(running.prometheus) as prometheus,
@@ -115,7 +115,7 @@ def test_every_query_of_the_dashboards_returns_data(tmp_path: Path, registry_fil
     ):
         missing = list(queries(rate_interval="20s"))
         assert len(missing) > 50
-        until = time.monotonic() + 120
+        until = time.monotonic() + 400
         while missing and time.monotonic() < until:
             time.sleep(1)
             missing = [query for query in missing if not ask(prometheus, query).values]

@@ -22,7 +22,7 @@ import httpx
 import pytest
 
 from tests.k8s.rendering import K8S, ROOT, Resource, environment, generated_secrets, one, render
-from tests.ports import reserved_port
+from tests.ports import free_port
 
 pytestmark = [
     pytest.mark.slow,
@@ -133,17 +133,11 @@ class Load:
 
 
 @pytest.fixture
-def port() -> Iterator[int]:
-    """A port that is free on this machine."""
-    with reserved_port() as free:
-        yield free
-
-
-@pytest.fixture
-def service(tmp_path: Path, wait_until: Callable[..., None], port: int) -> Iterator[Running]:
-    """The service in its confinement, ready, and its address."""
-    # Another engine, which needs no model, and a port of the test; everything else is the manifests'.
-    environ = variables(SCREENING_ENGINE="scripted", SCREENING_SCRIPTED_LATENCY_MS="4000", SCREENING_PORT=str(port))
+def service(tmp_path: Path, wait_until: Callable[..., None], request: pytest.FixtureRequest) -> Iterator[Running]:
+    """The service in its confinement, ready, and its address. A test may set the mean time of an answer in ms."""
+    port, latency = str(free_port()), str(getattr(request, "param", 20))
+    # Another engine, which needs no model, and a port that is free on this machine; everything else is the manifests'.
+    environ = variables(SCREENING_ENGINE="scripted", SCREENING_SCRIPTED_LATENCY_MS=latency, SCREENING_PORT=port)
     command = [sys.executable, *entrypoint("service")[1:]]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(confined(command, environ), stdout=log, stderr=log)
@@ -152,7 +146,7 @@ def service(tmp_path: Path, wait_until: Callable[..., None], port: int) -> Itera
     def ready() -> bool:
         assert process.poll() is None, (tmp_path / "log").read_text()
         try:
-            return httpx.get(f"{url}/readyz").status_code == 200
+            return httpx.get(f"{url}/readyz", timeout=60).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -185,7 +179,7 @@ def ask(service: Running, repository: Path) -> Iterator[Callable[[], int]]:
 def test_screens_as_an_unprivileged_user_on_a_read_only_root(service: Running, ask: Callable[[], int]) -> None:
     process, url = service
     assert ask() == 200
-    assert httpx.post(f"{url}/screen").status_code == 401
+    assert httpx.post(f"{url}/screen", timeout=60).status_code == 401
     status = dict(re.findall(r"(\w+):\s+(.*)", Path(f"/proc/{process.pid}/status").read_text()))
     assert status["Uid"].split() == ["10001"] * 4
     assert int(status["CapEff"], 16) == 0
@@ -198,17 +192,18 @@ def test_nothing_but_the_mounts_can_be_written() -> None:
     places = " ".join(map(shlex.quote, [*declared, *shut]))
     script = f"for place in {places}; do touch $place/x 2>/dev/null && echo $place; done; true"
     done = subprocess.run(
-        confined(["/bin/sh", "-c", script], variables()), capture_output=True, text=True, timeout=60, check=False
+        confined(["/bin/sh", "-c", script], variables()), capture_output=True, text=True, timeout=300, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split() == declared
 
 
 def in_flight(url: str) -> int:
-    (value,) = re.findall(r"(?m)^screening_in_flight (.*)$", httpx.get(f"{url}/metrics").text)
+    (value,) = re.findall(r"(?m)^screening_in_flight (.*)$", httpx.get(f"{url}/metrics", timeout=60).text)
     return int(float(value))
 
 
+@pytest.mark.parametrize("service", [10_000], indirect=True)  # all requests must be in flight at the same time
 def test_leaves_under_load_without_failing_a_request(
     service: Running, ask: Callable[[], int], wait_until: Callable[..., None]
 ) -> None:

@@ -31,7 +31,7 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def promtool(*arguments: str | Path) -> None:
     done = subprocess.run(
-        [program("promtool"), *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
+        [program("promtool"), *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

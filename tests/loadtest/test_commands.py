@@ -369,7 +369,7 @@ def test_ctrl_c_ends_a_run_with_its_figures(left, tmp_path, repository) -> None:
             assert time.monotonic() < until and process.poll() is None, process.stderr.read()
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=120)
+        output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert left(out).summary["rates"]["5"]["answered"] > 0
     assert b"keeps up" in output

@@ -29,7 +29,7 @@ from service.app import create_app
 from service.config.settings import Settings
 from service.engines.protocol import Engine
 from service.engines.scripted_engine import ScriptedEngine
-from tests.ports import reserved_port
+from tests.ports import free_port
 from tests.service.obedient_engine import ADMIN, ADMIN_KEYS, ObedientEngine, make_checkpoint
 from tests.service.tracing_collector import Collector, collecting
 
@@ -270,26 +270,26 @@ def launch(
     environment = {key: value for key, value in os.environ.items() if not key.startswith("SCREENING_")}
     environment |= variables or {}
     root = Path(__file__).resolve().parents[2]
-    with reserved_port() as port:
-        log = folder / f"service-{port}.log"
-        command = [*prefix, sys.executable, "-m", "service", "--port", str(port), *arguments]
-        with log.open("wb") as output:
-            popen = subprocess.Popen(command, stdout=output, stderr=output, cwd=root, env=environment)
-        process = Process(f"http://127.0.0.1:{port}", popen, log, ("127.0.0.1", port))
-        _RUNNING.append(process)
-        try:
-            if ready:
-                process.wait_ready()
-            yield process
-        finally:
-            _RUNNING.remove(process)
-            if popen.poll() is None:
-                popen.terminate()
-                try:
-                    popen.wait(60)
-                except subprocess.TimeoutExpired:
-                    popen.kill()
-                    popen.wait(10)
+    port = free_port()
+    log = folder / f"service-{port}.log"
+    command = [*prefix, sys.executable, "-m", "service", "--port", str(port), *arguments]
+    with log.open("wb") as output:
+        popen = subprocess.Popen(command, stdout=output, stderr=output, cwd=root, env=environment)
+    process = Process(f"http://127.0.0.1:{port}", popen, log, ("127.0.0.1", port))
+    _RUNNING.append(process)
+    try:
+        if ready:
+            process.wait_ready()
+        yield process
+    finally:
+        _RUNNING.remove(process)
+        if popen.poll() is None:
+            popen.terminate()
+            try:
+                popen.wait(60)
+            except subprocess.TimeoutExpired:
+                popen.kill()
+                popen.wait(10)
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,14 @@ import contextlib
 import gc
 import multiprocessing
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+from tests.ports import free_port
 
 IMPORTED = (
     "mlflow",
@@ -37,26 +38,24 @@ def start(work: Callable[..., None], *given: Any, environment: Mapping[str, str]
     return process
 
 
-def end(process: BaseProcess, seconds: float) -> int:
-    """Wait for the end of a process, and kill it after a time. Returns its exit code."""
-    process.join(seconds)
+def end(process: BaseProcess) -> int:
+    """Wait for the end of a process, and kill it after 20 minutes. Returns its exit code."""
+    process.join(1200)
     if process.exitcode is None:
         process.kill()
         process.join()
-        raise AssertionError(f"not ended after {seconds:g} s")
+        raise AssertionError("not ended after 20 minutes")
     return process.exitcode
 
 
-def run(work: Callable[..., None], *given: Any, seconds: float = 1200) -> int:
+def run(work: Callable[..., None], *given: Any) -> int:
     """Start a process and wait for its end. Returns its exit code."""
-    return end(start(work, *given), seconds)
+    return end(start(work, *given))
 
 
 def ranks(count: int) -> list[dict[str, str]]:
     """The environment that torchrun gives to each process of a training on this machine."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
 

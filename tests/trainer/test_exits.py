@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -103,7 +104,7 @@ def test_a_file_of_rendering_that_meets_a_full_disk(
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_ctrl_c_ends_a_command_and_its_workers_in_one_line(workers: str, tmp_path: Path, repository: Path) -> None:
-    drawn = ["--count", "400", "--seed", "1", "--size", "96", "--workers", workers]
+    drawn = ["--count", "10000", "--seed", "1", "--size", "96", "--workers", workers]
     process = subprocess.Popen(
         [sys.executable, "-m", "trainer", "render", *drawn, "--out", str(tmp_path / "out")],
         stderr=subprocess.PIPE,
@@ -112,12 +113,13 @@ def test_ctrl_c_ends_a_command_and_its_workers_in_one_line(workers: str, tmp_pat
         start_new_session=True,
     )
     assert process.stderr is not None
-    while "/400" not in process.stderr.readline(200):
+    while "/10000" not in process.stderr.readline(200):
         assert process.poll() is None
     while not list(tmp_path.glob("**/*.jpg")):
         assert process.poll() is None
+        time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=300)[1]
     assert process.returncode == 130
     assert "Traceback" not in said and said.splitlines()[-1].startswith("stopped")
 
@@ -136,7 +138,7 @@ def test_a_reader_that_ends_early_is_no_error(program: str, unbuffered: str, rep
             stdout=closed,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
     assert (done.returncode, done.stderr) == (141, "")
@@ -144,7 +146,7 @@ def test_a_reader_that_ends_early_is_no_error(program: str, unbuffered: str, rep
 
 def test_an_output_that_is_closed_from_the_start_is_no_error(repository: Path) -> None:
     command = f"exec {sys.executable} -m loadtest --version >&-"
-    done = subprocess.run(["/bin/sh", "-c", command], cwd=repository, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["/bin/sh", "-c", command], cwd=repository, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
 
 

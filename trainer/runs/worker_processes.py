@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import lru_cache
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -42,7 +43,8 @@ def map_in_processes(work: Callable[[Item], Result], items: Iterable[Item], work
     given: deque[Future[Result]] = deque()
     try:
         for item in items:
-            given.append(executor.submit(_call, pickled, item))
+            with _ctrl_c_held():  # `submit` may start a process
+                given.append(executor.submit(_call, pickled, item))
             if len(given) == _AHEAD * workers:
                 yield given.popleft().result()
         while given:
@@ -67,9 +69,20 @@ def _unpickled(work: bytes) -> Callable[[Any], Any]:
     return loaded
 
 
+@contextmanager
+def _ctrl_c_held() -> Iterator[None]:
+    """Delay Ctrl-C until after the block. A process that is started in it gets none before `_begin`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin() -> None:
     """Leave Ctrl-C to the main process, and end with that, even if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see `_ctrl_c_held`
     main = multiprocessing.parent_process()
     assert main is not None
     threading.Thread(target=_end_with, args=(main,), daemon=True).start()

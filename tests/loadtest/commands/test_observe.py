@@ -27,7 +27,7 @@ def test_shows_the_dashboards_values_until_ctrl_c(
             [*command, "--out", str(tmp_path / "run")], cwd=repository, stdout=output, stderr=errors
         )
         try:
-            wait_until(lambda: process.poll() is not None or READY.search(shown.read_text()), 120)
+            wait_until(lambda: process.poll() is not None or READY.search(shown.read_text()))
             process.send_signal(signal.SIGINT)
             assert process.wait(300) == 0, told.read_text()
         finally:

@@ -121,6 +121,6 @@ def test_a_locale_that_cannot_be_left_is_tried_once(options, mode, repository) -
 def run_in_ascii(arguments: list[str], repository: Path) -> str:
     environment = os.environ | {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode()

@@ -73,7 +73,7 @@ sys.exit(run_while_output_is_read(run))
 def test_what_is_printed_to_a_closed_stream_reaches_no_file_of_the_program(closed: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PRINTING)
     command = f"exec {sys.executable} program.py file {closed}"
-    done = subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, capture_output=True, timeout=300, check=False)
     assert done.returncode == 3, done.stderr
     assert (tmp_path / "file").read_text() == "its own"
 

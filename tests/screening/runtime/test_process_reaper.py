@@ -141,7 +141,7 @@ def test_the_guard_stays_through_the_signals_that_a_service_gets(family, wait_un
 def test_after_a_normal_end_the_guard_goes_as_well(family, wait_until) -> None:
     guarded(family, wait_until)
     family.popen.stdin.close()
-    family.popen.wait(60)
+    family.popen.wait(300)
     wait_until(family.gone)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from service.decisions import schema_version
 from service.decisions.database import Database
-from tests.ports import reserved_port
+from tests.ports import free_port
 
 FEEDBACK_KEY, ADMIN_KEY = "feedback-key", "admin-key"
 """Keys that the tests use; the services get their hashes."""
@@ -142,14 +142,13 @@ def kept(database_url: str, tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def s3_server() -> Iterator[Any]:
-    """An S3 server. Its port stays reserved, so that a test can stop it and start another one on the same port."""
+    """An S3 server. A test can stop it and start another one on the same port."""
     from moto.server import ThreadedMotoServer
 
-    with reserved_port() as port:
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
-        server.start()
-        yield server
-        server.stop()
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=free_port(), verbose=False)
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

@@ -59,6 +59,7 @@ class Catalogue:
     def __init__(self, checkpoint: Path, out: Path) -> None:
         self.checkpoint = checkpoint
         self.out = out
+        self.started: list[subprocess.Popen[str]] = []
 
     def arguments(self, data: Path, *more: str) -> list[str]:
         words = ["screen-dataset", "--checkpoint", self.checkpoint, "--data", data, "--out", self.out]
@@ -81,9 +82,11 @@ class Catalogue:
         command = [sys.executable, "-m", "trainer", *self.arguments(data, *more)]
         root = Path(__file__).resolve().parents[3]
         variables = {**os.environ, "PYTHONPATH": f"{root}:{os.environ.get('PYTHONPATH', '')}", **environment}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, cwd=root, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
+        self.started.append(process)
+        return process
 
     @property
     def answers(self) -> list[dict[str, Any]]:
@@ -112,8 +115,11 @@ class Catalogue:
 
 
 @pytest.fixture
-def catalogue(checkpoint: Path, tmp_path: Path) -> Catalogue:
-    return Catalogue(checkpoint, tmp_path / "out")
+def catalogue(checkpoint: Path, tmp_path: Path) -> Iterator[Catalogue]:
+    catalogue = Catalogue(checkpoint, tmp_path / "out")
+    yield catalogue
+    for process in catalogue.started:
+        process.kill()  # what a failed test has left
 
 
 @pytest.fixture

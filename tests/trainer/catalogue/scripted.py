@@ -1,6 +1,6 @@
 """An engine with scripted answers, as `--engine` names it, and data sets of small plain pictures.
 
-A question is known by the colour of its original, which is its number. Environment variables make the engine slow, or
+A question is known by the colour of its original, which is its number. Environment variables make the engine wait, or
 make it or its process die at a question.
 """
 
@@ -10,10 +10,11 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +29,8 @@ from trainer.evaluation.evaluate.errors import Unfinished
 from trainer.evaluation.evaluate.generate import OfflineEngine, Pictures, Reply
 
 ENGINE = "tests.trainer.catalogue.scripted:open_engine"
-DELAY = "CATALOGUE_TEST_SECONDS_PER_QUESTION"
+TURNS = "CATALOGUE_TEST_TURNS"
+"""The engines of a run answer one block for each turn in this folder, and then wait until they are killed."""
 FAILS_AT = "CATALOGUE_TEST_FAILS_AT"
 DIES_AT = "CATALOGUE_TEST_DIES_AT"
 START_ERROR = "CATALOGUE_TEST_START_ERROR"
@@ -36,7 +38,7 @@ BOX = " <box>[[250, 400, 500, 600]]</box>"
 """Where the engine sees the fault of each picture, if it is asked."""
 LETTERS_OF_ANSWERS = ("A", "B", "C", "D", "N", "?")
 
-__all__ = ["ENGINE", "make_checkpoint", "open_engine", "picture", "question", "write_questions"]
+__all__ = ["ENGINE", "give_turns", "make_checkpoint", "open_engine", "picture", "question", "write_questions"]
 
 
 @contextmanager
@@ -47,10 +49,27 @@ def open_engine(_checkpoint: Path, _manifest: Manifest, mode: Mode, *, locate: b
     yield OfflineEngine(lambda questions: _ask(questions, mode, locate), Watched(LETTERS.letters, frozenset()))
 
 
+def give_turns(turns: Path, count: int) -> None:
+    """Let the engines answer this number of blocks."""
+    turns.mkdir(exist_ok=True)
+    for _ in range(count):
+        (turns / uuid4().hex).touch()
+
+
+def _take_turn(turns: Path) -> None:
+    while True:
+        for turn in turns.iterdir():
+            with suppress(FileNotFoundError):  # another engine took it
+                turn.unlink()
+                return
+        time.sleep(0.01)
+
+
 def _ask(questions: Sequence[Pictures], mode: Mode, locate: bool) -> list[Reply]:
+    if turns := os.environ.get(TURNS):
+        _take_turn(Path(turns))
     numbers = [_number(pictures[0]) for pictures in questions]
     for number in numbers:
-        time.sleep(float(os.environ.get(DELAY, "0")))
         if str(number) == os.environ.get(DIES_AT):
             os.kill(os.getpid(), signal.SIGKILL)
         if str(number) == os.environ.get(FAILS_AT):

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.trainer.catalogue.scripted import DELAY, DIES_AT, FAILS_AT, picture, question, write_questions
+from tests.trainer.catalogue.scripted import DIES_AT, FAILS_AT, TURNS, give_turns, picture, question, write_questions
 from tests.trainer.scripted_engine import LETTERS
 from trainer.catalogue.engine import LastingEngine
 from trainer.evaluation.evaluate.errors import Unfinished
@@ -294,29 +294,34 @@ def test_a_record_that_kills_the_process_is_found_and_rejected(catalogue, tmp_pa
     data = write_questions(tmp_path / "data.parquet", [question(number) for number in range(6)])
     for _ in range(4):  # two deaths of the block, two of the record alone
         process = catalogue.start(data, **{DIES_AT: "2"})
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
         assert process.returncode == -9
     process = catalogue.start(data, **{DIES_AT: "2"})
-    _, log = process.communicate(timeout=60)
+    _, log = process.communicate(timeout=300)
     assert process.returncode == 1, log
     assert catalogue.answered == {f"p{number}": 1 for number in range(6) if number != 2}
     assert catalogue.reasons == {"p2": "worker-died"}
 
 
 @pytest.mark.slow
-def test_a_killed_run_continues_and_every_record_has_one_answer(catalogue, tmp_path, wait_for_parts):
+def test_a_killed_run_continues_and_every_record_has_one_answer(catalogue, tmp_path, wait_until, wait_for_parts):
+    def noted() -> set[str]:
+        return {note.name for note in (catalogue.out / "attempts").iterdir()}
+
     data = write_questions(tmp_path / "data.parquet", [question(number) for number in range(40)])
     for parts in (2, 5):
-        process = catalogue.start(data, CATALOGUE_TEST_SECONDS_PER_QUESTION="0.05")
+        give_turns(turns := tmp_path / "turns", parts - len(catalogue.parts()))
+        process = catalogue.start(data, **{TURNS: str(turns)})
         wait_for_parts(catalogue, parts)
+        wait_until(lambda: noted().isdisjoint(part.stem for part in catalogue.parts()))  # a note goes after its part
         process.kill()
-        process.communicate(timeout=60)
-    assert len(catalogue.parts()) < 10
+        process.communicate(timeout=300)
+    assert len(catalogue.parts()) == 5
     process = catalogue.start(data)
-    _, log = process.communicate(timeout=60)
+    _, log = process.communicate(timeout=300)
     assert process.returncode == 0, log
     assert catalogue.answered == {f"p{number}": 1 for number in range(40)}
-    assert not [*(catalogue.out / "attempts").iterdir()]
+    assert not noted()
 
 
 @pytest.mark.slow
@@ -324,11 +329,12 @@ def test_a_killed_run_continues_and_every_record_has_one_answer(catalogue, tmp_p
 def test_a_stopped_run_does_not_wait_for_its_blocks_and_blames_none(catalogue, tmp_path, wait_until, sent):
     data = write_questions(tmp_path / "data.parquet", [question(number) for number in range(8)])
     notes = catalogue.out / "attempts"
-    with catalogue.start(data, **{DELAY: "60"}) as process:  # a block takes four minutes
+    give_turns(turns := tmp_path / "turns", 0)
+    with catalogue.start(data, **{TURNS: str(turns)}) as process:
         try:
             wait_until(lambda: len([*notes.glob("*")]) == 2)
             process.send_signal(sent)
-            _, log = process.communicate(timeout=60)
+            _, log = process.communicate(timeout=300)
         finally:
             process.kill()
     assert process.returncode == 128 + sent
@@ -358,8 +364,9 @@ def test_an_engine_that_dies_while_the_run_stops_is_not_started_again():
 @pytest.mark.slow
 def test_a_second_process_on_the_same_output_is_refused(catalogue, tmp_path, wait_for_parts):
     data = write_questions(tmp_path / "data.parquet", [question(number) for number in range(40)])
-    process = catalogue.start(data, CATALOGUE_TEST_SECONDS_PER_QUESTION="0.2")
+    give_turns(turns := tmp_path / "turns", 1)
+    process = catalogue.start(data, **{TURNS: str(turns)})
     wait_for_parts(catalogue, 1)
     assert catalogue.run(data) == 2
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)

@@ -204,7 +204,7 @@ def run_with_decision(tmp_path: Path, cluster: Cluster, program: str) -> subproc
         [sys.executable, "-m", "trainer.release.launch_job", "--config", "retrain.yaml", "--template",
          "screening-retrain-gpu", "--server", cluster.url, "--account", str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "JOB_NAME": "week-7", "POD_NAMESPACE": "screening"},
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ def test_a_directory_is_free_again_when_its_process_is_killed(tmp_path: Path, mo
     process = context.Process(target=_work, args=(tmp_path, working))
     process.start()
     try:
-        assert working.wait(60)
+        assert working.wait(300)
         with pytest.raises(RunMismatch, match="another process is using"):
             occupy(tmp_path)
         monkeypatch.setenv("RANK", "1")
@@ -41,7 +41,7 @@ def test_a_directory_is_free_again_when_its_process_is_killed(tmp_path: Path, mo
 
 def _claim(directory: Path, number: int, ready: Barrier, claimed: Queue[tuple[int, bool]]) -> None:
     for turn in range(40):
-        ready.wait(60)
+        ready.wait(300)
         try:
             claim(directory / str(turn), {"number": number})
         except RunMismatch:
@@ -56,7 +56,7 @@ def test_of_two_runs_that_claim_a_directory_at_once_one_gets_it(tmp_path: Path) 
     both = [context.Process(target=_claim, args=(tmp_path, number, ready, claimed)) for number in range(2)]
     for process in both:
         process.start()
-    found = [claimed.get(timeout=60) for _ in range(80)]
+    found = [claimed.get(timeout=300) for _ in range(80)]
     for process in both:
         process.join()
     assert sorted(turn for turn, mine in found if mine) == list(range(40))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from screening.errors import UserError
+from trainer.runs import worker_processes
 from trainer.runs.run_directory import RunMismatch, occupy
 from trainer.runs.worker_processes import map_in_processes
 
@@ -32,6 +33,11 @@ def _refuse_seven(number: int) -> int:
     if number == 7:
         raise UserError("seven")
     return number
+
+
+def _begin_after_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    worker_processes._begin()
 
 
 def _hold(directory: Path) -> None:
@@ -59,15 +65,20 @@ def test_a_death_and_an_error_end_the_work(work: Callable[[int], int], message: 
     assert set(multiprocessing.active_children()) <= set(before)
 
 
-def test_workers_end_when_their_main_process_is_killed(tmp_path: Path) -> None:
+def test_ctrl_c_does_not_end_a_worker_that_is_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_processes, "_begin", _begin_after_ctrl_c)
+    assert list(map_in_processes(_square, range(4), 2)) == [0, 1, 4, 9]
+
+
+def test_workers_end_when_their_main_process_is_killed(tmp_path: Path, wait_until: Callable[..., None]) -> None:
     process = multiprocessing.get_context("spawn").Process(target=_hold_in_a_worker, args=(tmp_path,))
     process.start()
     try:
-        _wait_until((tmp_path / "held").exists)
+        wait_until((tmp_path / "held").exists)
     finally:
         process.kill()
         process.join()
-    _wait_until(lambda: _is_free(tmp_path))
+    wait_until(lambda: _is_free(tmp_path))
 
 
 def _is_free(directory: Path) -> bool:
@@ -76,10 +87,3 @@ def _is_free(directory: Path) -> bool:
     except RunMismatch:
         return False
     return True
-
-
-def _wait_until(reached: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < end, f"not reached after {seconds:g} s"
-        time.sleep(0.05)

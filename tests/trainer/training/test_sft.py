@@ -169,7 +169,6 @@ def test_a_stage_trains_the_language_model_and_leaves_vit_and_aligner(
         train("weak", recipe, checkpoint, data, out, 3)
 
 
-@pytest.mark.timeout(120)
 def test_batches_arrive_if_paths_in_tmpdir_are_too_long_for_sockets(data, checkpoint, recipe, tmp_path, monkeypatch):
     (long := tmp_path / ("x" * 100)).mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))

@@ -37,7 +37,7 @@ def in_two_processes(commands: Sequence[Sequence[object]], printed: Path) -> Non
         forked.start(run_all, words, file, environment=settings() | {"TOKENIZERS_PARALLELISM": "false"} | rank)
         for file, rank in zip(files, forked.ranks(2), strict=True)
     ]
-    ended = [forked.end(process, 600) for process in started]
+    ended = [forked.end(process) for process in started]
     assert ended == [0, 0], "".join(file.read_text(encoding="utf-8")[-3000:] for file in files)
 
 

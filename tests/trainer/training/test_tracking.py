@@ -71,6 +71,13 @@ def quick_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
+@pytest.fixture(autouse=True)
+def patient_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow machine, a store that answers may need longer than a training waits for it."""
+    for status in tracking._PATIENCE:
+        monkeypatch.setitem(tracking._PATIENCE, status, 600.0)
+
+
 def steps(*numbers: int) -> list[dict[str, Any]]:
     return [{"loss": 10.0 - n, "rewards/dpa_reward/mean": n / 10, "step": n, "time": 1e9 + n} for n in numbers]
 
@@ -176,7 +183,7 @@ def test_a_store_that_hangs_delays_neither_a_step_nor_the_end(
     monkeypatch.setitem(tracking._PATIENCE, "FINISHED", 0.1)
     tracker = Tracker(store, out, ORIGIN)
     tracker.record(steps(5))
-    assert asked.wait(30)
+    assert asked.wait(300)
     tracker.record(steps(5, 10))
     tracker.end("FINISHED")
     assert "no answer" in capsys.readouterr().err

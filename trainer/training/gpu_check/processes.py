@@ -12,10 +12,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.training.distributed import on_one_machine
 from trainer.training.gpu_check.order import Order, Use, read_order
+
+if TYPE_CHECKING:
+    from trainer.training.gpu_check.meter import Meter
 
 
 def measure_in_processes(order: Order, processes: int, *, on_gpu: bool, repeats: int, until: float) -> dict[str, Any]:
@@ -70,8 +73,8 @@ def _measure(ordered: Path, result: Path, device_kind: str, repeats: int) -> Non
         model = build_model(order, task, device)
         before = meter.allocated()
         scorer = accelerator.prepare_model(Scorer(model))
-        accelerator.wait_for_everyone()  # gloo's thread drops its copy of the weights a little after the broadcast
-        buckets = meter.allocated() - before
+        accelerator.wait_for_everyone()
+        buckets = _settled(meter) - before
     optimizer, work = make_optimizer(model, device), sft_pass(model, scorer, task, bench)
     for _ in range(2):
         take_step(model, optimizer, work, task.passes)
@@ -89,6 +92,19 @@ def _measure(ordered: Path, result: Path, device_kind: str, repeats: int) -> Non
     # On a CPU the process group's end can hang: its destructor holds the interpreter lock and waits for gloo's thread,
     # which needs that lock to drop its last exchange of gradients.
     os._exit(0)
+
+
+def _settled(meter: Meter) -> int:
+    """Allocated bytes, once they have not changed for a second.
+
+    gloo's thread drops its copy of the weights a little after the broadcast.
+    """
+    found, since = meter.allocated(), time.monotonic()
+    while time.monotonic() < since + 1:
+        time.sleep(0.05)
+        if (now := meter.allocated()) != found:
+            found, since = now, time.monotonic()
+    return found
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def _code_tags() -> dict[str, str]:
 
     def asked(*question: str) -> subprocess.CompletedProcess[str]:
         command = [git, "--no-optional-locks", "-C", str(here.parent), *question]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603 - ours
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - ours
 
     # An installed package may lie inside the checkout of another project.
     if asked("ls-files", "--error-unmatch", here.name).returncode == 0:

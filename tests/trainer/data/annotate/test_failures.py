@@ -43,7 +43,7 @@ def test_temporary_failures_are_retried_by_us_alone(endpoint, order, clock, fail
 
 def test_a_slow_answer_is_given_up_and_asked_for_again(endpoint, order, clock):
     endpoint.speak = lambda a: Say(delay=20) if a.sample == 0 and a.task == "reason" and a.time == 0 else honest(a)
-    report = annotate_by_teacher(replace(order, timeout=1.0), clock)
+    report = annotate_by_teacher(replace(order, timeout=5.0), clock)
     assert report.annotation.accepted.hits == 5
     assert endpoint.tasks[0, "reason"] == 2
 

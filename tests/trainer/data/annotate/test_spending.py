@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from itertools import pairwise
 
@@ -31,7 +32,14 @@ def test_retries_count_against_the_rate(endpoint, order, clock):
 
 
 def test_no_more_requests_at_once_than_asked_for(endpoint, order, clock):
-    endpoint.speak = lambda asked: replace(honest(asked), delay=0.01)
+    both = threading.Barrier(2)
+
+    def speak(asked: Asked) -> Say:
+        if len(endpoint.asked) <= 2:
+            both.wait(300)
+        return replace(honest(asked), delay=0.01)
+
+    endpoint.speak = speak
     annotate_by_teacher(replace(order, concurrency=2), clock)
     assert endpoint.most_at_once == 2
 

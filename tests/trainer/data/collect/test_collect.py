@@ -230,7 +230,7 @@ def test_a_killed_run_goes_on_without_asking_for_a_picture_twice(
 
     def fault(path: str) -> None:
         if "/pictures/" in path and len(reviews.fetched) > 14:
-            killed.wait(60)
+            killed.wait(300)
 
     reviews.fault = fault
     order = ["collect", "--service", reviews.url, "--key-file", str(key_file), "--out", str(tmp_path / "s")]

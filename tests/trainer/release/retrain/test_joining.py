@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ import pytest
 import yaml
 
 from screening.checkpoint.directory import verify
+from tests.ports import free_port
 from trainer.release.retrain.config import read_config
 from trainer.release.retrain.errors import BadInput
 from trainer.release.retrain.joining import _decided_since, join
@@ -59,9 +59,7 @@ def test_two_machines_train_together(
             {"name": "small", "prompt": "compact", "max_tokens_cot": 256, "sft_weak": sft, "sft_answer": sft}
         )
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     launch = ("--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", port)
     out = work / "runs" / "one" / "sft"
     found = execute(
@@ -79,7 +77,7 @@ def test_two_machines_train_together(
     )
     run.outcome, run.ended = "promoted", now
     write_state(work, State(run=run))
-    said, _ = joining.communicate(timeout=300)
+    said, _ = joining.communicate(timeout=900)
     assert joining.returncode == 0 and "taking part in sft" in said
     assert verify(Path(found["checkpoint"])).digest == found["digest"]
     assert json.loads((out / "run.json").read_text())["processes"] == 2
@@ -92,7 +90,7 @@ def test_a_machine_that_joins_ends_when_there_is_no_work(config: Path, tmp_path:
     thread.start()
     decision = Decision(at=utc_now().isoformat(), decision="skip", reason="nothing is new")
     write_state(settings.work, State(decision=decision))
-    thread.join(60)
+    thread.join(300)
     assert not thread.is_alive() and told[-1] == "the first machine has no more trainings"
 
 

@@ -105,10 +105,11 @@ def test_a_stale_run_can_neither_publish_nor_promote(stage: str, shop: Shop, mon
 
 
 def test_a_fencing_token_knows_when_it_is_overtaken(shop: Shop) -> None:
-    with FencingToken(shop.registry, "one", "node-1", 0.0001) as first:
+    with FencingToken(shop.registry, "one", "node-1", 600) as first:
         first.acquire(ours_ended=False)
         first.check()
-        with FencingToken(shop.registry, "two", "node-2", 0.0001) as second:
+        first._tag("seen", "0")  # its last sign of life was in 1970
+        with FencingToken(shop.registry, "two", "node-2", 600) as second:
             second.acquire(ours_ended=False)
             second.check()
             with pytest.raises(Stale, match=r"fencing token 1, but the newest is 2, held by node-2"):

@@ -149,14 +149,21 @@ def test_processes_end_with_the_budget(tmp_path) -> None:
     assert found == {"processes": 2, "note": "not measured: the time budget was used up"}
 
 
-def test_an_interrupted_measurement_ends_its_processes(tmp_path, wait_until) -> None:
-    noted = tmp_path / "pid"
+def test_an_interrupted_measurement_ends_its_processes(tmp_path, wait_until, monkeypatch) -> None:
+    noted, waiting = tmp_path / "pid", threading.Event()
     sleeps = f"import os, time; open({str(noted)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+
+    class Launcher(subprocess.Popen):
+        def wait(self, timeout=None):
+            waiting.set()
+            return super().wait(timeout)
 
     def interrupt() -> None:
         wait_until(lambda: noted.exists() and noted.read_text())
+        assert waiting.wait(300)
         _thread.interrupt_main()
 
+    monkeypatch.setattr(subprocess, "Popen", Launcher)
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
         run_until(time.monotonic() + 600, [sys.executable, "-c", sleeps])

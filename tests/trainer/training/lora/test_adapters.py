@@ -261,7 +261,7 @@ def test_layers_in_four_bits_pass_gradients_back_after_they_have_computed_in_eva
     monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
     model = load_for_training(small_checkpoint, QLORA)
     layer = model.model.language_model.layers[0].mlp.down_proj
-    given = torch.randn(2, layer.in_features)
+    given = torch.randn(2, layer.in_features, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         evaluated = layer.eval()(given)
     trained = layer.train()(given.requires_grad_())
