@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from screening.runtime.commands import CommandLine
 from screening.runtime.cpus import limit_threads
 from screening.runtime.environment import name_the_user, prevent_reports_and_downloads, use_utf8
+from trainer.runs.library_messages import hide_needless_messages
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("trainer.data.render.command", "draw labelled samples of one original and four generated pictures"),
@@ -109,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     limit_threads(os.environ)
     name_the_user(os.environ)
     prevent_reports_and_downloads(os.environ, downloads=arguments[:1] == ["import"])
+    hide_needless_messages()
     return COMMAND_LINE.main(arguments)
 
 

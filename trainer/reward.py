@@ -151,7 +151,7 @@ def _checked(value: Any, name: str, sample: str) -> float:
     if not 0 <= round(number, 6) <= 1:  # a sum of floats may exceed 1 by its rounding
         raise UserError(
             f"reward {name!r} gave {value!r} for a completion of sample {sample!r}, which is not a number between 0 "
-            "and 1. Mend the reward"
+            "and 1. Fix the reward"
         )
     return number
 

@@ -18,13 +18,14 @@ from screening.checkpoint.seal import sealed
 from screening.prompt import COMPACT
 from screening.task import NONE, OPTIONS, Dimension
 from trainer.data_directory import data_digest, read_samples
-from trainer.evaluation.evaluate.identity import Identity, claim
+from trainer.evaluation.evaluate.identity import Identity
 from trainer.evaluation.evaluate.predictions import Prediction
 from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, now, versions
 from trainer.evaluation.reliability import Reliability, summarise
 from trainer.metrics import Judged, evaluate_scores
 from trainer.records import Sample
 from trainer.release.publish.probing import Prober
+from trainer.runs.run_directory import claim
 
 LABELS = ("A", "B", "C", "D", "N", "AC", "BD", "N", "B", "D")
 
@@ -122,7 +123,7 @@ def make_evaluation(
         tokens=Tokens(prompt=1, completion=1, cut=0),
         versions=versions(),
     ).model_copy(update=changes)
-    claim(directory, Identity(checkpoint=manifest.digest, data=digest, mode=mode))
+    claim(directory, Identity(checkpoint=manifest.digest, data=digest, mode=mode).origin)
     (directory / "scores.json").write_text(result.model_dump_json())
     with (directory / "predictions.jsonl").open("w") as log:
         for one, text, sureness in zip(judged, said, sure, strict=True):

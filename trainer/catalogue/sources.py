@@ -12,13 +12,15 @@ import os
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from screening.runtime.atomic_write import write_atomically
+from screening.runtime.atomic_write import replacing
+from screening.runtime.digests import file_sha256
 from trainer.catalogue.rejects import CatalogueError
 from trainer.data_directory import SAMPLES_NAME
 
@@ -31,6 +33,9 @@ PROBLEM = "__problem__"
 """Column of a converted JSON-lines file: why the line is not a question."""
 
 _CONVERTED = "input.parquet"
+_CONVERTED_SCHEMA = pa.schema([(name, pa.string()) for name in (*NEEDED, "metadata", PROBLEM)])
+_LINES = 16_384
+"""Lines that are converted at once."""
 _FOOTER_BYTES = 65_536
 _ID_ROWS = 65_536
 """Ids that are read at once."""
@@ -185,21 +190,26 @@ def _is_hidden(name: str) -> bool:
 
 def _converted(lines: Path, out: Path) -> InputFile:
     """Write the questions of a JSON-lines file as a Parquet file. The same lines give the same bytes."""
+    path = out / _CONVERTED
+    with replacing(path) as partial:
+        with pq.ParquetWriter(partial, _CONVERTED_SCHEMA) as writer:
+            for table in _tables(lines):
+                writer.write_table(table)
+        # An earlier run's file must be the same.
+        if path.exists() and file_sha256(path) != file_sha256(partial):
+            raise CatalogueError(f"{lines} has changed since {out} was begun. Name another --out")
+    return _input_file(path, lines.name, lines.parent)
+
+
+def _tables(lines: Path) -> Iterator[pa.Table]:
+    """Yield the questions of a JSON-lines file, `_LINES` at once."""
     try:
         with lines.open("rb") as file:
-            rows = [_question(line) for line in file if line.strip()]
+            questions = (_question(line) for line in file if line.strip())
+            while rows := list(islice(questions, _LINES)):
+                yield pa.Table.from_pylist(rows, schema=_CONVERTED_SCHEMA)
     except OSError as error:
         raise CatalogueError(f"{lines} cannot be read ({error.strerror})") from error
-    columns = (ID, *PICTURES, "metadata", PROBLEM)
-    table = pa.table({name: pa.array([row.get(name) for row in rows], pa.string()) for name in columns})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    path, content = out / _CONVERTED, sink.getvalue().to_pybytes()
-    if not path.exists():  # Otherwise it is the earlier run's, and must be the same.
-        write_atomically(path, content)
-    elif path.read_bytes() != content:
-        raise CatalogueError(f"{lines} has changed since {out} was begun. Name another --out")
-    return _input_file(path, lines.name, lines.parent)
 
 
 def _question(line: bytes) -> dict[str, str]:

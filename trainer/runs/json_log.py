@@ -6,6 +6,7 @@ can leave an incomplete last line, which is removed when the log is opened again
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from screening.errors import UserError
@@ -58,15 +58,27 @@ def open_log(path: Path, kind: type[Line], *, sync_every: float = 0.0) -> Iterat
         LogError: another process is writing the log, or it is damaged.
         OSError: the file cannot be opened or written.
     """
-    try:
-        lock = FileLock(path, blocking=False, fallback_to_soft=False).acquire()
-    except Timeout:
-        raise LogError(f"{path} is being written by another process; wait for it to end") from None
-    with lock, path.open("ab", buffering=0) as file:
+    with path.open("ab", buffering=0) as file, _locked(file.fileno(), path):
         data = path.read_bytes()
         file.truncate(_whole(data))
         yield JsonLog(file.fileno(), _parse(path, data, kind), sync_every)
         os.fsync(file.fileno())
+
+
+@contextmanager
+def _locked(handle: int, path: Path) -> Iterator[None]:
+    """Lock an open log. The lock is on the log itself: some versions of filelock would empty it.
+
+    It is released at the end of the block, although processes that were forked meanwhile may still hold the file open.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        raise LogError(f"{path} is being written by another process; wait for it to end") from None
+    try:
+        yield
+    finally:
+        fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def read_log(path: Path, kind: type[Line]) -> list[Line]:

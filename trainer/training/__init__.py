@@ -4,8 +4,3 @@ Read in this order: recipe (every setting), plan (what it costs), import_base wi
 (stage 1), pseudo_label (self-training), hard_cases, hcm_grpo (stage 2), report. Both stages share enough_data,
 finetuning, saved_states, distributed, tracking and export.
 """
-
-import logging
-
-# At import, bitsandbytes asks users of some CPUs to install kernels for inference, which no training uses.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

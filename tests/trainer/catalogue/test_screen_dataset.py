@@ -14,7 +14,9 @@ import pytest
 
 from tests.trainer.catalogue.scripted import DIES_AT, FAILS_AT, TURNS, give_turns, picture, question, write_questions
 from tests.trainer.scripted_engine import LETTERS
+from trainer.catalogue import sources
 from trainer.catalogue.engine import LastingEngine
+from trainer.catalogue.rejects import CatalogueError
 from trainer.evaluation.evaluate.errors import Unfinished
 from trainer.evaluation.evaluate.generate import OfflineEngine
 
@@ -212,6 +214,24 @@ def test_a_data_directory_and_a_batch_file_are_read(catalogue, small_data, tmp_p
     assert catalogue.run(data) == (name == "questions.jsonl")
     assert catalogue.answered == {line["id"]: 1 for line in lines}
     assert [row["reason"] for row in catalogue.rejects] == ["bad-line"] * (name == "questions.jsonl")
+
+
+def test_a_batch_file_is_converted_a_part_at_a_time_and_must_stay_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_LINES", 2)
+    lines, out = tmp_path / "lines.jsonl", tmp_path / "out"
+    out.mkdir()
+    files = {"original": "o.png", "generated": ["a.png", "b.png", "c.png", "d.png"]}
+    lines.write_text("".join(json.dumps({"id": f"q{number}"} | files) + "\n\n" for number in range(5)))
+    (file,) = sources.find_files(lines, out)
+    assert list(sources.read_ids(file)) == ["q0", "q1", "q2", "q3", "q4"]
+    assert pq.read_metadata(file.path).num_row_groups == 3
+    assert sources.find_files(lines, out) == [file]
+    before = file.path.read_bytes()
+    with lines.open("a") as more:
+        more.write(json.dumps({"id": "q5"} | files))
+    with pytest.raises(CatalogueError, match="has changed since"):
+        sources.find_files(lines, out)
+    assert file.path.read_bytes() == before and list(out.iterdir()) == [file.path]
 
 
 def test_a_second_run_asks_nothing_and_new_files_are_added(catalogue, tmp_path, capsys):

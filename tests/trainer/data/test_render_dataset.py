@@ -70,6 +70,27 @@ def test_statistics_equal_those_calculated_by_hand():
     assert found["share_of_n"] == 0.5
 
 
+@pytest.mark.parametrize("moved", [1, 2, 3])
+def test_a_run_that_was_killed_while_it_moved_its_files_does_not_block_the_next_one(tmp_path, moved):
+    names = ("pictures", "contact-sheet.png", "samples.jsonl", "render.json")
+    order, out = Order(1, 5, 64, SEVERITIES), tmp_path / "d"
+    write_dataset(Order(1, 6, 64, SEVERITIES), out)
+    (out / ".partial").mkdir()
+    for name in names[moved:]:
+        (out / name).rename(out / ".partial" / name)
+    write_dataset(order, out)
+    write_dataset(order, tmp_path / "fresh")
+    assert _files(out) == _files(tmp_path / "fresh")
+
+
+def test_pictures_of_another_origin_are_not_taken_for_those_of_a_killed_run(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / ".partial").mkdir()  # of a run that was killed while it drew
+    with pytest.raises(DatasetError, match="not empty"):
+        write_dataset(Order(1, 5, 64, SEVERITIES), tmp_path)
+    assert (tmp_path / "pictures").exists()
+
+
 def test_seeds_of_two_data_sets_do_not_meet():
     assert len({sample_seed(s, i) for s in range(20) for i in range(200)}) == 4000
 

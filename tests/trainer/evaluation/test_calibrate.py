@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import random
@@ -25,6 +26,7 @@ from screening.task import OPTIONS
 from tests.trainer.coloured import sample_of
 from tests.trainer.scripted_engine import make_checkpoint
 from trainer.__main__ import main
+from trainer.evaluation.calibrate import command
 from trainer.evaluation.calibrate.evidence import Answered, CalibrationError, ReadAnswer
 from trainer.evaluation.calibrate.fit import (
     FOLDS,
@@ -277,6 +279,26 @@ def test_scores_and_card_of_the_earlier_digest_go(checkpoint: Path, tmp_path: Pa
     assert after.scores == {"cot": {"data": {"digest": "sha256:test"}}}
     assert after.scored_on == {"sha256:test"}, "which must not calibrate it"
     assert not (checkpoint / CARD_NAME).exists()
+
+
+def test_a_calibration_that_stops_before_the_manifest_is_written_leaves_no_outdated_card(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = {"cot": {"overall": {"correct": {"percent": 85.0}}, "data": {"digest": "sha256:test"}}}
+    store_manifest(read_manifest(checkpoint).model_copy(update={"scores": scored}), checkpoint)
+    (checkpoint / CARD_NAME).write_text("85 % right")
+    before = read_manifest(checkpoint)
+    result = evaluation(tmp_path / "cot", before, answers(300, line(0.5, -1)))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("screening.checkpoint.manifest.write_atomically", full)
+        with pytest.raises(OSError, match="No space left"):
+            command.calibrate(checkpoint, [result])
+    assert read_manifest(checkpoint) == before and not (checkpoint / CARD_NAME).exists()
+    assert "were removed" in command.calibrate(checkpoint, [result])
 
 
 def test_the_data_by_which_a_training_chose_its_weights_may_be_fitted_on(checkpoint: Path, tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from screening.checkpoint.manifest import Manifest, read_manifest, store_manifest
+from screening.checkpoint.manifest import CARD_NAME, Manifest, read_manifest, store_manifest
 from screening.checkpoint.probes import probe_pictures
+from screening.checkpoint.seal import is_sealed
+from tests.trainer.published import make_checkpoint as make_published
 from tests.trainer.published import make_data
 from tests.trainer.scripted_engine import SIZE, SQUARE, make_checkpoint
 from trainer.__main__ import main
@@ -139,11 +141,26 @@ def test_the_manifest_gets_a_domain_that_knows_its_probes(described: tuple[Path,
     domain = after.domain
     assert domain is not None and domain.trained_on == "small drawings" and after.digest != before.digest
     assert before.digest in report and after.digest in report
+    assert "removed" not in report and "publish" not in report, "it had no scores and was not published"
     assert 0.2 < domain.confidence_cap < 0.5, "the share of right blind guesses on the data"
     (probe,) = domain.probes
     found = domain.scores([scripted_features(picture) for picture in probe_pictures(probe.seed, SIZE)])
     assert domain.deviation(probe, found) == 0 and 0.02 <= domain.tolerance <= 0.25
     assert domain.calibration.questions == LEAST_QUESTIONS // 2
+
+
+def test_scores_and_card_of_the_earlier_digest_go_and_a_sealed_checkpoint_must_be_published_again(
+    data: Path, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "c"
+    scored = {"cot": {"overall": {"correct": {"percent": 85.0}}, "data": {"digest": "sha256:test"}}}
+    published = make_published(checkpoint, "weights")
+    store_manifest(published.model_copy(update={"scores": scored}), checkpoint)
+    (checkpoint / CARD_NAME).write_text("85 % right")
+    report = command.describe(checkpoint, data, "small drawings", open_extractor=Opened())
+    assert read_manifest(checkpoint).scores == {"cot": {"data": {"digest": "sha256:test"}}}
+    assert not (checkpoint / CARD_NAME).exists() and "were removed" in report
+    assert not is_sealed(read_manifest(checkpoint)) and "publish --again" in report
 
 
 def test_the_same_command_again_gives_the_same_manifest(data: Path, described: tuple[Path, Manifest, str]) -> None:

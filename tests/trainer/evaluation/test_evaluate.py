@@ -6,6 +6,8 @@ import argparse
 import fcntl
 import json
 import math
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +32,7 @@ from trainer.evaluation.evaluate.generate import OfflineEngine, Pictures, Reply,
 from trainer.evaluation.evaluate.result import read_evaluation
 from trainer.runs.json_log import LogError
 from trainer.runs.markdown import table
+from trainer.runs.run_directory import RunMismatch
 
 pytestmark = pytest.mark.slow
 
@@ -151,9 +154,9 @@ def test_the_result_is_read_back_and_names_the_evaluated_model(checkpoint: Path,
     assert result.checkpoint.digest in report
     assert sorted(path.name for path in out.iterdir()) == [
         "confidence.png",
-        "evaluation.json",
         "predictions.jsonl",
         "report.md",
+        "run.json",
         "scores.json",
     ]
 
@@ -250,18 +253,37 @@ def test_samples_without_a_product_count_as_one_if_they_show_one_original(
 def test_another_evaluation_is_not_mixed_in(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     go(checkpoint, data, out, Scripted(truth))
-    with pytest.raises(EvaluationError, match=r"holds another evaluation \(checkpoint: sha256:"):
+    with pytest.raises(RunMismatch, match=r"other settings or data \(checkpoint sha256:"):
         go(make_checkpoint(tmp_path / "other", "other weights"), data, out, Scripted(truth))
-    with pytest.raises(EvaluationError, match=r"another evaluation \(data set: sha256:"):
+    with pytest.raises(RunMismatch, match=r"other settings or data \(data sha256:"):
         go(checkpoint, make_data(tmp_path / "more", ("A", "B")), out, Scripted(truth))
-    with pytest.raises(EvaluationError, match=r"\(mode: cot, not direct\)\. Give a new --out"):
+    with pytest.raises(RunMismatch, match=r"\(mode cot there, direct now\)"):
         go(checkpoint, data, out, Scripted(truth), mode=Mode.DIRECT)
+
+
+def test_of_two_evaluations_that_start_at_once_in_one_directory_one_gets_it(
+    checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(make_checkpoint(tmp_path / "other", "other weights"), data, tmp_path / "first", Scripted(truth), limit=1)
+    link = os.link
+
+    def overtaken(source: Path, target: Path) -> None:
+        """The other evaluation claims the directory after this one found it empty."""
+        shutil.copy(tmp_path / "first" / "run.json", target)
+        link(source, target)
+
+    monkeypatch.setattr("os.link", overtaken)
+    engine = Scripted(truth)
+    with pytest.raises(RunMismatch, match=r"checkpoint sha256:"):
+        go(checkpoint, data, tmp_path / "out", engine)
+    assert engine.opened == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["run.json"]
 
 
 def test_a_directory_with_other_files_is_left_alone(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("years of work")
-    with pytest.raises(EvaluationError, match=r"thesis\.txt"):
+    with pytest.raises(RunMismatch, match=r"thesis\.txt"):
         go(checkpoint, data, tmp_path / "out", Scripted(truth))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
 

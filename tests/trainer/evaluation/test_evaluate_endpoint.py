@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -26,8 +27,9 @@ from trainer.endpoint.client import Asking
 from trainer.endpoint.errors import EndpointUnusable
 from trainer.evaluation.evaluate.by_checkpoint import evaluate
 from trainer.evaluation.evaluate.by_endpoint import Order, evaluate_endpoint
-from trainer.evaluation.evaluate.errors import EvaluationError, Unfinished
+from trainer.evaluation.evaluate.errors import Unfinished
 from trainer.evaluation.evaluate.result import read_evaluation
+from trainer.runs.run_directory import RunMismatch
 
 pytestmark = pytest.mark.slow
 
@@ -98,7 +100,7 @@ def test_a_model_that_is_always_right_scores_100_with_the_files_of_every_evaluat
     assert result.scores.pictures.exact.percent == 100
     assert (result.data.samples, result.data.evaluated, result.mode) == (COUNT, COUNT, Mode.COT)
     assert read_evaluation(order.out) == result
-    names = ["evaluation.json", "predictions.jsonl", "report.md", "scores.json"]
+    names = ["predictions.jsonl", "report.md", "run.json", "scores.json"]
     assert sorted(path.name for path in order.out.iterdir()) == names
     assert not clock.slept
 
@@ -269,18 +271,24 @@ def test_a_finished_evaluation_is_scored_again_without_asking(endpoint, order, c
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        ({"asking": Asking(model="other", reply_tokens=200, temperature=0.0)}, "model: some-vl, not other"),
-        ({"asking": Asking(model="some-vl", reply_tokens=9, temperature=0.0)}, "reply tokens: 200, not 9"),
-        ({"asking": Asking(model="some-vl", reply_tokens=200)}, "temperature: 0.0, not None"),
-        ({"prompt": COMPACT}, "prompt: standard-1, not compact-1"),
-        ({"picture_size": 100}, "picture size: 768, not 100"),
-        ({"mode": Mode.DIRECT}, "mode: cot, not direct"),
+        (
+            {"asking": Asking(model="other", reply_tokens=200, temperature=0.0)},
+            "endpoint.model some-vl there, other now",
+        ),
+        (
+            {"asking": Asking(model="some-vl", reply_tokens=9, temperature=0.0)},
+            "endpoint.reply_tokens 200 there, 9 now",
+        ),
+        ({"asking": Asking(model="some-vl", reply_tokens=200)}, "endpoint.temperature 0.0 there, nothing now"),
+        ({"prompt": COMPACT}, "endpoint.prompt standard-1 there, compact-1 now"),
+        ({"picture_size": 100}, "endpoint.picture_size 768 there, 100 now"),
+        ({"mode": Mode.DIRECT}, "mode cot there, direct now"),
     ],
 )
 def test_another_evaluation_is_not_mixed_in(endpoint, order, clock, other, named):
     evaluate_endpoint(order, clock)
     endpoint.asked.clear()
-    with pytest.raises(EvaluationError, match=rf"\({named}\)\. Give a new --out"):
+    with pytest.raises(RunMismatch, match=re.escape(named)):
         evaluate_endpoint(replace(order, **other), clock)
     assert not endpoint.asked
 

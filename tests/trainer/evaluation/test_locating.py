@@ -29,6 +29,7 @@ from trainer.evaluation.evaluate.result import read_evaluation
 from trainer.metrics import Judged
 from trainer.records import Sample
 from trainer.release.card import card
+from trainer.runs.run_directory import RunMismatch
 
 pytestmark = pytest.mark.slow
 
@@ -137,7 +138,7 @@ def test_places_are_scored_on_the_pictures_as_they_are_in_the_data(
     assert "Where the issues are" in card(read_manifest(checkpoint), [result])
     again = evaluate(checkpoint, data, out, mode=Mode.COT, open_engine=Pointing(str), locate=True)
     assert again.locating == result.locating
-    with pytest.raises(EvaluationError, match="another evaluation"):
+    with pytest.raises(RunMismatch, match="locate True there, nothing now"):
         evaluate(checkpoint, data, out, mode=Mode.COT, open_engine=Scripted(pointing))
     with pytest.raises(CalibrationError, match="with --locate"):
         gather([out], read_manifest(checkpoint))
@@ -146,7 +147,7 @@ def test_places_are_scored_on_the_pictures_as_they_are_in_the_data(
 def test_an_evaluation_without_places_keeps_its_form(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     evaluate(checkpoint, data, out, mode=Mode.COT, open_engine=Scripted(lambda n: thought(("AC", "N", "B")[n])))
-    for name in ("scores.json", "predictions.jsonl", "evaluation.json"):
+    for name in ("scores.json", "predictions.jsonl", "run.json"):
         assert "locat" not in (out / name).read_text() and "regions" not in (out / name).read_text()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,19 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
 def test_a_log_has_one_writer(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     with open_log(path, Fact) as log:
+        log.append(FACTS[:1])
         with pytest.raises(LogError, match="being written by another process"), open_log(path, Fact):
             pass
+        log.append(FACTS[1:2])
+    assert write(path, []) == FACTS[:2]
+
+
+def test_a_closed_log_is_free_although_a_forked_process_still_holds_it_open(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    with open_log(path, Fact) as log:
+        held = os.dup(log._handle)  # shares the lock, as the copy in a forked process does
         log.append(FACTS[:1])
-    assert write(path, []) == FACTS[:1]
+    try:
+        assert write(path, FACTS[1:2]) == FACTS[:1]
+    finally:
+        os.close(held)

@@ -14,8 +14,9 @@ from tests.trainer.scripted_engine import Scripted, make_checkpoint
 from trainer.__main__ import main
 from trainer.data_directory import data_digest, read_samples
 from trainer.evaluation.evaluate.by_checkpoint import evaluate
-from trainer.evaluation.evaluate.errors import EvaluationError, Unfinished
+from trainer.evaluation.evaluate.errors import Unfinished
 from trainer.evaluation.evaluate.result import read_evaluation
+from trainer.runs.run_directory import RunMismatch
 from trainer.training.hard_cases.cases import Cases, HardCasesError
 from trainer.training.hard_cases.find import find_hard_cases
 from trainer.training.hard_cases.record import read_hard_cases, write_hard_cases
@@ -127,7 +128,7 @@ def test_an_evaluation_of_a_part_of_the_samples_is_completed_and_scored_again(
 def test_an_evaluation_in_direct_mode_is_refused(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     evaluate(checkpoint, data, out, mode=Mode.DIRECT, open_engine=Scripted(lambda number: LABELS[number]))
-    with pytest.raises(EvaluationError, match="mode: direct, not cot"):
+    with pytest.raises(RunMismatch, match="mode direct there, cot now"):
         find_hard_cases(checkpoint, data, out, open_engine=Scripted(speak))
 
 

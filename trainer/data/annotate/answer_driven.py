@@ -12,10 +12,9 @@ from screening.answer import Answer
 from trainer.data.annotate.errors import AnnotationError
 from trainer.data.annotate.method import REASON, Accepted, Ask, Rejected, Step, settle
 from trainer.data.annotate.prompts import reason_towards
-from trainer.data.annotate.questions import Question
 from trainer.data.annotate.reading import Fault, contradicts_truth, read_reasoning, tells
 from trainer.data.annotate.replies import Reply
-from trainer.records import Sample
+from trainer.records import AnySample, Sample
 
 
 class AnswerDriven:
@@ -33,14 +32,15 @@ class AnswerDriven:
         self._attempts = attempts
         self._reveal_issues = reveal_issues
 
-    def step(self, question: Question, replies: Sequence[Reply]) -> Step:
+    def step(self, question: AnySample, replies: Sequence[Reply]) -> Step:
         """See `Method`.
 
         Raises:
             AnnotationError: the question has no label, or it has no dimensions although they must be revealed.
         """
-        if (truth := question.truth) is None:
+        if not isinstance(question, Sample):
             raise AnnotationError(f"sample {question.id} has no label; answer-driven annotation needs one")
+        truth = question
         if self._reveal_issues and not truth.dimensions_known:
             raise AnnotationError(
                 f"sample {question.id} has a label but no dimensions; use --reveal label, or add the dimensions"

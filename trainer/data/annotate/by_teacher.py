@@ -13,7 +13,6 @@ from trainer.data.annotate.method import Accepted, Method, Rejected, Step
 from trainer.data.annotate.output import REJECTED_NAME, Annotation, Teaching, write_output
 from trainer.data.annotate.progressive import Progressive
 from trainer.data.annotate.prompts import digest
-from trainer.data.annotate.questions import Question
 from trainer.data.annotate.replies import Replies, open_replies
 from trainer.data.annotate.report import Report, begin, summary
 from trainer.data.annotate.teacher import Teacher, Watch, is_settled, progress_of
@@ -22,6 +21,7 @@ from trainer.endpoint.client import Endpoint
 from trainer.endpoint.order import EndpointOrder
 from trainer.endpoint.pace import Clock
 from trainer.endpoint.workers import Outcome, Workers
+from trainer.records import AnySample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ def annotate_by_teacher(order: Order, clock: Clock | None = None) -> Report:
 async def _ask(
     order: Order,
     method: Method,
-    questions: Sequence[Question],
+    questions: Sequence[AnySample],
     steps: Mapping[str, Step],
     replies: Replies,
     meter: Meter,

@@ -8,6 +8,7 @@ from trainer.data.annotate.ground_truth import GroundTruth
 from trainer.data.annotate.method import Accepted, Step
 from trainer.data.annotate.output import write_output
 from trainer.data.annotate.report import Report, begin, summary
+from trainer.records import Sample
 
 
 def annotate_from_truth(data: Path, out: Path, *, seed: int, error_rate: float, limit: int | None = None) -> Report:
@@ -25,9 +26,9 @@ def annotate_from_truth(data: Path, out: Path, *, seed: int, error_rate: float, 
     annotator = GroundTruth(seed, error_rate)
     steps: dict[str, Step] = {question.id: annotator.annotate(question) for question in questions}
     corrupted = sum(
-        annotator.corrupts(question.truth)
+        annotator.corrupts(question)
         for question in questions
-        if question.truth is not None and isinstance(steps[question.id], Accepted)
+        if isinstance(question, Sample) and isinstance(steps[question.id], Accepted)
     )
     annotation = write_output(data, out, "ground-truth", questions, steps, corrupted=corrupted)
     return Report(annotation, summary(annotation, out))

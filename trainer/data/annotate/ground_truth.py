@@ -17,11 +17,10 @@ from screening.task import Dimension, options_text
 from trainer.data.annotate.errors import AnnotationError
 from trainer.data.annotate.invention import INVENTED, invent
 from trainer.data.annotate.method import REASON, Accepted, Rejected
-from trainer.data.annotate.questions import Question
 from trainer.data.annotate.reading import Fault
 from trainer.data.render.words import NORMAL_COMMENT
 from trainer.metrics import correct
-from trainer.records import Generated, Sample
+from trainer.records import AnySample, Generated, Sample
 
 HARSH = 0.25
 """Share of the wrong samples with one or two usable pictures whose answer becomes `N`, with all pictures called bad."""
@@ -40,20 +39,20 @@ class GroundTruth:
     seed: int
     error_rate: float = 0.0
 
-    def annotate(self, question: Question) -> Accepted | Rejected:
+    def annotate(self, question: AnySample) -> Accepted | Rejected:
         """Write the reasoning of one sample.
 
         Raises:
             AnnotationError: the question has no label, or no dimensions.
         """
-        if (truth := question.truth) is None:
+        if not isinstance(question, Sample):
             raise AnnotationError(f"sample {question.id} has no label, so there is no ground truth to annotate it from")
-        if not truth.dimensions_known:
+        if not question.dimensions_known:
             raise AnnotationError(
                 f"sample {question.id} has a label but no dimensions, so its reasoning cannot be written from the "
                 "truth; use `annotate answer-driven` with a teacher"
             )
-        sample = self._corrupted(truth) if self.corrupts(truth) else truth
+        sample = self._corrupted(question) if self.corrupts(question) else question
         try:
             answer = reasoned(sample)
         except ValueError as error:  # the answer grammar limits the characters of a comment

@@ -11,10 +11,9 @@ from typing import Protocol, TypeVar
 
 from screening.answer import Answer
 from trainer.data.annotate.prompts import Part
-from trainer.data.annotate.questions import Question
 from trainer.data.annotate.reading import Fault
 from trainer.data.annotate.replies import Reply
-from trainer.records import Sample
+from trainer.records import AnySample, Sample
 
 REASON = "reason"
 """Name of the task in which the teacher reasons and answers."""
@@ -59,7 +58,7 @@ class Method(Protocol):
 
     name: str
 
-    def step(self, question: Question, replies: Sequence[Reply]) -> Step:
+    def step(self, question: AnySample, replies: Sequence[Reply]) -> Step:
         """Decide the next step for one question."""
 
 

@@ -21,9 +21,9 @@ from pydantic import BaseModel, ConfigDict
 
 from screening.runtime.atomic_write import replacing, write_atomically
 from trainer.data.annotate.method import Accepted, Rejected, Step
-from trainer.data.annotate.questions import Question
 from trainer.data_directory import SAMPLES_NAME, DataError, picture_path
 from trainer.metrics import Judged, picture_verdicts, random_baseline
+from trainer.records import AnySample, Sample
 from trainer.shares import Share, share
 
 REPORT_NAME = "annotation.json"
@@ -81,7 +81,7 @@ def write_output(
     source: Path,
     out: Path,
     method: str,
-    questions: Sequence[Question],
+    questions: Sequence[AnySample],
     steps: Mapping[str, Step],
     *,
     teacher: Teaching | None = None,
@@ -144,11 +144,11 @@ def link_picture(source: Path, target: Path) -> None:
         raise DataError(f"{source} can be neither linked nor copied to {target} ({error.strerror})") from error
 
 
-def _agreement(questions: Sequence[Question], accepted: Mapping[str, Accepted]) -> Agreement | None:
+def _agreement(questions: Sequence[AnySample], accepted: Mapping[str, Accepted]) -> Agreement | None:
     judged = [
-        Judged(question.truth, accepted[question.id].answer)
+        Judged(question, accepted[question.id].answer)
         for question in questions
-        if question.truth is not None and question.id in accepted
+        if isinstance(question, Sample) and question.id in accepted
     ]
     if not judged:
         return None

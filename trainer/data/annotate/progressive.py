@@ -16,10 +16,9 @@ from screening.answer import Answer, Finding
 from screening.task import Dimension
 from trainer.data.annotate.method import REASON, Accepted, Ask, Rejected, Step, settle
 from trainer.data.annotate.prompts import PLACES, describe, reason_from
-from trainer.data.annotate.questions import Question
 from trainer.data.annotate.reading import read_caption, read_reasoning
 from trainer.data.annotate.replies import Reply
-from trainer.records import Generated, Original, Sample
+from trainer.records import AnySample, Generated, Original, Sample
 
 
 class Progressive:
@@ -30,7 +29,7 @@ class Progressive:
     def __init__(self, attempts: int) -> None:
         self._attempts = attempts
 
-    def step(self, question: Question, replies: Sequence[Reply]) -> Step:
+    def step(self, question: AnySample, replies: Sequence[Reply]) -> Step:
         """See `Method`."""
         captions: dict[str, str] = {}
         for place in PLACES:
@@ -44,8 +43,11 @@ class Progressive:
         return Accepted(_sample(question, captions, answer), answer)
 
 
-def _sample(question: Question, captions: dict[str, str], answer: Answer) -> Sample:
-    """The sample with the teacher's label and verdicts. The teacher does not judge severities, so they stay 0."""
+def _sample(question: AnySample, captions: dict[str, str], answer: Answer) -> Sample:
+    """The sample with the teacher's label and verdicts. The teacher does not judge severities, so they stay 0.
+
+    `provenance` and `pseudo_label` are left out, because they describe the label that the sample had.
+    """
     return Sample(
         id=question.id,
         product=question.product,
@@ -53,13 +55,14 @@ def _sample(question: Question, captions: dict[str, str], answer: Answer) -> Sam
             file=question.original.file, caption=captions["original"], attributes=question.original.attributes
         ),
         generated=tuple(
-            _generated(file, finding, captions[finding.option])
-            for file, finding in zip(question.generated, answer.findings, strict=True)
+            _generated(picture.file, finding, captions[finding.option])
+            for picture, finding in zip(question.generated, answer.findings, strict=True)
         ),
         label=answer.text,
         reasoning=answer.reasoning or "",
         seed=question.seed,
         setting=question.setting,
+        weight=question.weight,
         licence=question.licence,
     )
 

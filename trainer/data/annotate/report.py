@@ -8,7 +8,8 @@ from pathlib import Path
 
 from trainer.data.annotate.errors import AnnotationError
 from trainer.data.annotate.output import Annotation
-from trainer.data.annotate.questions import Question, questions_digest, read_questions
+from trainer.data_directory import data_digest, read_any_samples
+from trainer.records import AnySample
 from trainer.runs.run_directory import claim
 from trainer.shares import Share
 
@@ -21,7 +22,7 @@ class Report:
     lines: tuple[str, ...]
 
 
-def begin(data: Path, out: Path, origin: Callable[[str], dict[str, object]], limit: int | None) -> list[Question]:
+def begin(data: Path, out: Path, origin: Callable[[str], dict[str, object]], limit: int | None) -> list[AnySample]:
     """Read the questions to annotate, and claim OUT for this annotation.
 
     Args:
@@ -31,10 +32,11 @@ def begin(data: Path, out: Path, origin: Callable[[str], dict[str, object]], lim
     Raises:
         AnnotationError, DataError, RunMismatch: see `trainer.data.annotate.by_teacher.annotate_by_teacher`.
     """
-    questions = read_questions(data)
+    questions = read_any_samples(data)
     if out.resolve() == data.resolve():
         raise AnnotationError(f"{out} is the data directory itself; name another --out")
-    claim(out, origin(questions_digest(data, questions)))
+    digest = data_digest(data, questions, check=False)  # a broken picture should only reject its own sample
+    claim(out, origin(digest))
     return questions[:limit]
 
 

@@ -14,13 +14,13 @@ from typing import Any
 
 from trainer.data.annotate.method import Accepted, Ask, Method, Rejected, Step
 from trainer.data.annotate.prompts import PLACES, Part
-from trainer.data.annotate.questions import Question
 from trainer.data.annotate.replies import Refusal, Replies, Reply
 from trainer.data_directory import DataError
 from trainer.endpoint.client import Completion
 from trainer.endpoint.errors import Refused
 from trainer.endpoint.pictures import data_url, picture_part
 from trainer.endpoint.workers import Outcome, Workers
+from trainer.records import AnySample
 
 Watch = Callable[[Step], None]
 """Called for every question that is finished: accepted, rejected, or (`Ask`) refused for now."""
@@ -39,7 +39,7 @@ class Teacher:
         self._picture_size = picture_size
         self._watch = watch
 
-    async def ask_all(self, questions: Sequence[Question]) -> Outcome:
+    async def ask_all(self, questions: Sequence[AnySample]) -> Outcome:
         """Ask until every question is settled, a limit is reached, or the endpoint cannot answer.
 
         Raises:
@@ -47,7 +47,7 @@ class Teacher:
         """
         return await self._workers.settle_all(questions, self._settle)
 
-    async def _settle(self, question: Question) -> None:
+    async def _settle(self, question: AnySample) -> None:
         urls: dict[str, str] = {}
         while isinstance(step := self._step(question), Ask):
             try:
@@ -62,10 +62,10 @@ class Teacher:
                 self._replies.append(_reply(question, step, completion))
         self._watch(step)
 
-    def _step(self, question: Question) -> Step:
+    def _step(self, question: AnySample) -> Step:
         return self._method.step(question, self._replies.of(question.id))
 
-    async def _part(self, question: Question, part: Part, urls: dict[str, str]) -> dict[str, Any]:
+    async def _part(self, question: AnySample, part: Part, urls: dict[str, str]) -> dict[str, Any]:
         """Encode one part of the message.
 
         Args:
@@ -79,7 +79,7 @@ class Teacher:
         return picture_part(urls[part.place])
 
 
-def progress_of(method: Method, questions: Sequence[Question], replies: Replies) -> dict[str, Step]:
+def progress_of(method: Method, questions: Sequence[AnySample], replies: Replies) -> dict[str, Step]:
     """The state of each question: sample → accepted, rejected, or the next question to ask."""
     return {question.id: method.step(question, replies.of(question.id)) for question in questions}
 
@@ -89,7 +89,7 @@ def is_settled(step: Step) -> bool:
     return isinstance(step, Accepted | Rejected)
 
 
-def _reply(question: Question, step: Ask, completion: Completion) -> Reply:
+def _reply(question: AnySample, step: Ask, completion: Completion) -> Reply:
     return Reply(
         sample=question.id,
         task=step.task,
@@ -101,5 +101,5 @@ def _reply(question: Question, step: Ask, completion: Completion) -> Reply:
     )
 
 
-def _refusal(question: Question, step: Ask, refusal: Refusal) -> Reply:
+def _refusal(question: AnySample, step: Ask, refusal: Refusal) -> Reply:
     return Reply(sample=question.id, task=step.task, refusal=refusal)

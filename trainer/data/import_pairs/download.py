@@ -18,7 +18,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from tqdm import tqdm
 
 from screening.errors import ImageError
-from screening.images import ImageLimits, decode, inspect
+from screening.images import ImageLimits, accept, decode
 from screening.runtime.atomic_write import write_atomically
 from trainer.endpoint.pace import Clock, Pace
 
@@ -122,7 +122,7 @@ async def _fetch(client: httpx.AsyncClient, pace: Pace, clock: Clock, url: str, 
     except _TryAgain as error:
         raise _Failed(f"{error}, {TRIES} times") from error
     try:
-        await asyncio.to_thread(lambda: decode(inspect(data), shrink_to=1))
+        await asyncio.to_thread(lambda: decode(accept(data), shrink_to=1))
     except ImageError as error:
         raise _Failed(f"the file is not a usable picture: {error}") from error
     write_atomically(target, data)

@@ -40,6 +40,8 @@ JPEG_QUALITY = 92
 SHEET_SAMPLES = 12
 _UNFINISHED = ".partial"
 """Folder of the data directory in which everything is written first."""
+_MOVED = ("pictures", "contact-sheet.png", "samples.jsonl", "render.json")
+"""What is moved up from there, in this order."""
 
 
 class DatasetError(ScreeningError):
@@ -83,20 +85,42 @@ def write_dataset(order: Order, out: Path, workers: int = 1) -> dict[str, Any]:
     """
     if (summary := _already_drawn(order, out)) is not None:
         return summary
-    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - {LOCK_NAME, _UNFINISHED}):
+    unfinished = out / _UNFINISHED
+    if out.exists() and (not out.is_dir() or _names(out) - {LOCK_NAME, _UNFINISHED, *_half_moved(unfinished)}):
         raise DatasetError(f"{out} exists and is not empty; choose another directory or remove it first")
     out.mkdir(parents=True, exist_ok=True)
     occupy(out)
-    unfinished = out / _UNFINISHED
-    shutil.rmtree(unfinished, ignore_errors=True)  # left by a killed run
+    _remove_rest(out, unfinished)
     unfinished.mkdir()
     try:
         statistics = _write(order, unfinished, workers)
-        for name in ("pictures", "contact-sheet.png", "samples.jsonl", "render.json"):
-            (unfinished / name).rename(out / name)
-    finally:
+    except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    for name in _MOVED:
+        (unfinished / name).rename(out / name)
+    shutil.rmtree(unfinished, ignore_errors=True)
     return statistics
+
+
+def _names(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+def _half_moved(unfinished: Path) -> tuple[str, ...]:
+    """What a run that was killed while it moved its files may have moved already; nothing if there was no such run."""
+    return _MOVED[:-1] if (unfinished / _MOVED[-1]).exists() else ()
+
+
+def _remove_rest(out: Path, unfinished: Path) -> None:
+    """Remove what a killed run left. The folder goes last, because it shows that the other files belong to that run."""
+    for name in _half_moved(unfinished):
+        path = out / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _already_drawn(order: Order, out: Path) -> dict[str, Any] | None:

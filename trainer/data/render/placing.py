@@ -124,7 +124,7 @@ def _sparkles(half: float, salience: float, standing: Place, rng: np.random.Gene
     sheet = Image.new("RGBA", (max(8, round(wide * size)), max(8, round(tall * size))), (255, 206, 60, 0))
     for i in range(3 + round(4 * salience)):
         edge = max(4, round((0.075 + 0.05 * salience) * float(rng.uniform(0.8, 1.2)) * size))
-        star = props.sparkle(0).resize((edge, edge), Image.Resampling.BOX)
+        star = props.sparkle().resize((edge, edge), Image.Resampling.BOX)
         level, offset = float(rng.uniform(0.0, 0.8)) * tall, 0.06 * float(rng.uniform(0.0, 1.0))
         x = wide - 0.12 + offset if i % 2 == 0 else offset
         corner = (min(round(x * size), sheet.width - edge), min(round(level * size), sheet.height - edge))

@@ -204,8 +204,8 @@ def sticker(variant: int) -> Image.Image:
     return image
 
 
-@lru_cache(maxsize=4)
-def sparkle(variant: int) -> Image.Image:
+@lru_cache(maxsize=1)
+def sparkle() -> Image.Image:
     """A four-pointed sparkle, 120 x 120."""
     image = Image.new("RGBA", (120, 120), (255, 206, 60, 0))
     draw = ImageDraw.Draw(image)

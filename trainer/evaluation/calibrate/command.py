@@ -8,9 +8,9 @@ scores and card. So run it after `hcm-grpo` and before the evaluation whose scor
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from screening.calibration import UNCALIBRATED, Calibration
 from screening.confidence import choose
@@ -50,10 +50,10 @@ def calibrate(checkpoint: Path, evaluations: Sequence[Path]) -> str:
         OSError: the manifest cannot be written, and is unchanged.
     """
     from screening.checkpoint.directory import verify
-    from screening.checkpoint.manifest import CARD_NAME, store_manifest
     from screening.checkpoint.seal import is_sealed, sealed
     from trainer.evaluation.calibrate.evidence import CalibrationError, gather
     from trainer.evaluation.calibrate.fit import calibrate as fit
+    from trainer.evaluation.changed_manifest import store_changed
 
     manifest = verify(checkpoint)
     calibration, parts = dict(manifest.calibration), []
@@ -65,20 +65,8 @@ def calibrate(checkpoint: Path, evaluations: Sequence[Path]) -> str:
         calibration[evidence.mode] = choice.calibration.model_copy(update={"data": evidence.data})
         parts.append(_report(evidence, choice))
     after = manifest.model_copy(update={"calibration": {mode: calibration[mode] for mode in sorted(calibration)}})
-    changed = f"Digest before: {manifest.digest}\nDigest now:    {after.digest}"
-    outdated = after.digest != manifest.digest and bool(manifest.scores)
-    if outdated:
-        after = after.model_copy(update={"scores": data_only(manifest.scores)})
-        changed += "\nScores and card belonged to the earlier digest and were removed. Run `evaluate` and `card` again."
-    store_manifest(sealed(after) if is_sealed(manifest) else after, checkpoint)
-    if outdated:
-        (checkpoint / CARD_NAME).unlink(missing_ok=True)
-    return "\n\n".join([*parts, changed])
-
-
-def data_only(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """Scores without their numbers. The data stays known, because it must not be used for calibration."""
-    return {mode: {"data": score["data"]} for mode, score in scores.items() if "data" in score}
+    after = sealed(after) if is_sealed(manifest) else after
+    return "\n\n".join([*parts, store_changed(manifest, after, checkpoint)])
 
 
 def _report(evidence: Evidence, choice: Choice) -> str:

@@ -1,7 +1,8 @@
 """`python -m trainer domain`: describes the pictures that a checkpoint was trained on, in its manifest.
 
 Weights, files and probes stay. The digest changes, because answers do: a service flags pictures of another kind and
-lowers its confidence. So run this command before `evaluate` and `publish`, like `calibrate`.
+lowers its confidence. So run this command before `evaluate` and `publish`, like `calibrate`. Services refuse a
+published checkpoint that was described again, until it is published again.
 """
 
 from __future__ import annotations
@@ -96,11 +97,10 @@ def describe(
     """
     from screening.checkpoint.directory import verify
     from screening.checkpoint.domain import Domain, DomainCalibration
-    from screening.checkpoint.manifest import CARD_NAME, store_manifest
     from trainer.data.split.divide import is_test_set
     from trainer.data.split.held_out import read_items
     from trainer.data_directory import data_digest, read_samples
-    from trainer.evaluation.calibrate.command import data_only
+    from trainer.evaluation.changed_manifest import store_changed
     from trainer.evaluation.domain.errors import DomainFitError
     from trainer.evaluation.domain.features import features_of_samples
     from trainer.evaluation.domain.features import open_extractor as open_vllm
@@ -138,15 +138,12 @@ def describe(
         probes = probes_of(domain, extract, manifest)
     tolerance = _tolerance(domain, probes, opener, checkpoint, manifest)
     after = manifest.model_copy(update={"domain": domain.model_copy(update={"probes": probes, "tolerance": tolerance})})
-    after = after.model_copy(update={"scores": data_only(manifest.scores)})
-    store_manifest(after, checkpoint)
-    (checkpoint / CARD_NAME).unlink(missing_ok=True)
+    changed = store_changed(manifest, after, checkpoint)
     return (
         f"domain: {trained_on}; {found.pictures} pictures describe it, and {found.questions} questions about other "
         "products set the threshold "
         f"({100 * target:g} % of them may be flagged), confidence out of it at most {domain.confidence_cap:g}.\n"
-        f"Probes: tolerance {tolerance:.3f}.\nDigest before: {manifest.digest}\nDigest now:    {after.digest}"
-        "\nScores and card belonged to the earlier digest and were removed. Run `evaluate` and `card` again."
+        f"Probes: tolerance {tolerance:.3f}.\n{changed}"
     )
 
 

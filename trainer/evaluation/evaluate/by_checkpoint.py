@@ -61,8 +61,9 @@ def evaluate(
     Raises:
         CheckpointError: the checkpoint is incomplete or was changed.
         DataError: the data directory cannot be used.
-        EvaluationError, LogError: `out` holds something else or cannot be used, or the checkpoint cannot say where
-            issues are, or the data do not.
+        EvaluationError: the checkpoint cannot say where issues are, or the data do not.
+        RunMismatch: `out` holds another evaluation or other files.
+        LogError: another process is writing the log in `out`, or it is damaged.
         Unfinished: the engine failed.
     """
     manifest = verify(checkpoint)

@@ -70,7 +70,8 @@ def evaluate_endpoint(order: Order, clock: Clock | None = None) -> Evaluation:
 
     Raises:
         DataError: the data directory cannot be used.
-        EvaluationError, LogError: `out` holds something else or cannot be used.
+        RunMismatch: `out` holds another evaluation or other files.
+        LogError: another process is writing the log in `out`, or it is damaged.
         EndpointUnusable: no request to the endpoint can succeed now; the answers so far are kept.
         Unfinished: some samples got no answer, or a limit was reached; the answers so far are kept.
     """

@@ -15,10 +15,11 @@ from screening.boxes import Box
 from screening.runtime.atomic_write import write_atomically
 from screening.task import NONE, Dimension
 from trainer.evaluation.evaluate.errors import EvaluationError
-from trainer.evaluation.evaluate.identity import Identity, claim
+from trainer.evaluation.evaluate.identity import Identity
 from trainer.metrics import Judged
 from trainer.records import Sample
 from trainer.runs.json_log import JsonLog, LogError, open_log, read_log
+from trainer.runs.run_directory import claim
 
 PREDICTIONS_NAME = "predictions.jsonl"
 
@@ -199,10 +200,10 @@ def open_predictions(directory: Path, identity: Identity) -> Iterator[Prediction
     """Start an evaluation in a directory, or continue it there.
 
     Raises:
-        EvaluationError: the directory holds another evaluation or other files.
+        RunMismatch: the directory holds another evaluation or other files.
         LogError: another process is writing the log, or it is damaged before its last line.
     """
-    claim(directory, identity)
+    claim(directory, identity.origin)
     path = directory / PREDICTIONS_NAME
     with open_log(path, Prediction) as log:
         yield Predictions(path, log)

@@ -89,7 +89,7 @@ def evaluation_of(version: Version, given: Path | None, test: TestSet, out: Path
 
     Raises:
         EvidenceError: the given evaluation is of another version, in another mode, or of a part of the data.
-        EvaluationError, DataError, CheckpointError: the evaluation cannot be read or made.
+        EvaluationError, DataError, CheckpointError, RunMismatch: the evaluation cannot be read or made.
     """
     directory = given or out / f"version-{version.number}"
     if given is None:

@@ -52,7 +52,7 @@ def measure(
 
     Raises:
         CompareError, DataError, EvaluationError, EvidenceError: an input cannot be used.
-        RunMismatch: `out` holds the gate of another version or mode.
+        RunMismatch: `out` holds the gate of another version or mode, or other evaluations.
         OSError: a file cannot be written.
     """
     check_unseen(manifest, data_digest(test.data, read_samples(test.data)))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from screening.checkpoint.registry import Registry
 from screening.errors import RegistryError
 from trainer.release.retrain.config import Settings
-from trainer.release.retrain.context import RUNS_NAME
+from trainer.release.retrain.context import EVALUATIONS_NAME, RUNS_NAME
 from trainer.release.retrain.ledger import Ledger
 from trainer.release.retrain.metrics import write_metrics
 from trainer.release.retrain.report import write_report
@@ -37,13 +37,26 @@ def report(settings: Settings, registry: Registry, run: Run, ledger: Ledger) -> 
 
 
 def prune(settings: Settings, state: State) -> None:
-    """Remove the directories of old runs, but for those that the state refers to."""
-    needed = {one.id for one in (state.run, state.finished) if one}
+    """Remove the directories of old runs and old evaluations of production, but for those that the state refers to."""
+    runs = [one for one in (state.run, state.finished) if one]
+    evaluations = [one.stages["evaluate"].result.get("production") for one in runs if "evaluate" in one.stages]
     with only_warned("old runs cannot be removed"):
         there = sorted(path for path in (settings.work / RUNS_NAME).iterdir() if path.is_dir())
-        for path in there[: -settings.keep_runs]:
-            if path.name not in needed:
-                shutil.rmtree(path)
+        _remove(there[: -settings.keep_runs], {one.id for one in runs})
+    with only_warned("old evaluations cannot be removed"):
+        there = sorted((settings.work / EVALUATIONS_NAME).glob("*/"), key=_last_used)
+        _remove(there[: -settings.keep_runs], {Path(one).parent.name for one in evaluations if one})
+
+
+def _last_used(evaluation: Path) -> float:
+    """When a run last wrote into the directory. Every run that uses an evaluation writes its scores again."""
+    return max(path.stat().st_mtime for path in (evaluation, *evaluation.iterdir()))
+
+
+def _remove(old: Sequence[Path], needed: Collection[str]) -> None:
+    for path in old:
+        if path.name not in needed:
+            shutil.rmtree(path)
 
 
 def metrics(settings: Settings, state: State, ledger: Ledger, status: int) -> None:

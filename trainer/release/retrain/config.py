@@ -202,7 +202,8 @@ class Settings(_Section):
     """File (`*.prom`) for the textfile collector of Prometheus' node exporter, replaced at the end of every call.
     Default: none."""
     keep_runs: int = Field(3, ge=1)
-    """Number of run directories that are kept; published checkpoints are not among them. Default: 3."""
+    """Number of run directories that are kept, and of evaluations of production; published checkpoints are not among
+    them. Default: 3."""
 
 
 def _checked_url(url: str) -> str:

@@ -153,8 +153,10 @@ def answer_file(order: Path) -> Path:
 if __name__ == "__main__":
     from screening.runtime.cpus import limit_threads
     from screening.runtime.environment import name_the_user, prevent_reports_and_downloads
+    from trainer.runs.library_messages import hide_needless_messages
 
     limit_threads(os.environ)
     name_the_user(os.environ)
     prevent_reports_and_downloads(os.environ)
+    hide_needless_messages()
     sys.exit(main(sys.argv[1:]))

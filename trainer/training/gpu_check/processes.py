@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.runs.library_messages import hide_needless_messages
 from trainer.training.distributed import on_one_machine
 from trainer.training.gpu_check.order import Order, Use, read_order
 
@@ -108,4 +109,5 @@ def _settled(meter: Meter) -> int:
 
 
 if __name__ == "__main__":
+    hide_needless_messages()
     _measure(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

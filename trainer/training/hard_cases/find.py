@@ -29,7 +29,7 @@ def find_hard_cases(
         open_engine: starts the engine: vLLM, unless a test gives another one.
 
     Raises:
-        CheckpointError, DataError, EvaluationError, LogError, Unfinished: see
+        CheckpointError, DataError, EvaluationError, LogError, RunMismatch, Unfinished: see
         `trainer.evaluation.evaluate.by_checkpoint`.
     """
     evaluation = evaluate(checkpoint, data, out, mode=Mode.COT, batch=batch, open_engine=open_engine, keep_result=True)

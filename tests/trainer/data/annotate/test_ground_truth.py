@@ -17,7 +17,6 @@ from screening.task import OPTIONS, Dimension
 from trainer.__main__ import main
 from trainer.data.annotate.ground_truth import GroundTruth
 from trainer.data.annotate.method import Accepted, Rejected
-from trainer.data.annotate.questions import Question
 from trainer.data.render.dataset import Order, write_dataset
 from trainer.data_directory import read_samples
 from trainer.metrics import correct
@@ -58,7 +57,7 @@ def made(name: str, label: str, **original: Any) -> Sample:
 
 
 def annotated(sample: Sample, *, seed: int = 0, error_rate: float = 0.0) -> Sample:
-    step = GroundTruth(seed, error_rate).annotate(Question.of(sample))
+    step = GroundTruth(seed, error_rate).annotate(sample)
     assert isinstance(step, Accepted)
     return step.sample
 
@@ -209,6 +208,6 @@ def test_a_comment_in_the_words_of_the_grammar_rejects_its_sample():
     sample = made("s", "AC")
     comment = "it stands before <B> here"
     pictures = (sample.generated[0].model_copy(update={"comment": comment}), *sample.generated[1:])
-    step = GroundTruth(0).annotate(Question.of(sample.model_copy(update={"generated": pictures})))
+    step = GroundTruth(0).annotate(sample.model_copy(update={"generated": pictures}))
     assert isinstance(step, Rejected)
     assert step.fault.reason == "composition"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from dataclasses import replace
@@ -69,6 +70,18 @@ def test_the_weak_label_is_the_teachers_own_and_is_compared_with_the_truth(endpo
     assert agreement["correct"]["low"] < 60 < agreement["correct"]["high"]
     # Of 20 pictures, right are: s0 A B, s1 A B C, s2 A B, s4 A B C D. (D is said to be badly placed, not lit.)
     assert agreement["verdicts"]["hits"] == 11
+
+
+def test_a_sample_keeps_its_weight_but_not_the_origin_of_its_earlier_label(order, clock):
+    path = order.data / "samples.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    reviewed = {"task": "t", "job": "review", "reason": "audit", "decided": "one", "reviewers": 1, "reviews": ["r"]}
+    lines[1] |= {"weight": 25.0, "provenance": reviewed | {"at": "2026-01-01T00:00:00Z"}}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    annotate_by_teacher(order, clock)
+    samples = read_samples(order.out)
+    assert [sample.weight for sample in samples] == [None, 25.0, None, None, None]
+    assert all(sample.provenance is None for sample in samples)
 
 
 def test_the_result_gives_sft_its_captions_and_its_reasoning(order, clock):

@@ -46,6 +46,7 @@ ANSWERS: dict[str, tuple[int, dict[str, str], bytes]] = {
     "/torn": (200, {}, png()[:70]),
     "/short": (200, {"Content-Length": str(len(png()) + 100)}, png()),
     "/huge": (200, {}, b"\0" * (11 * 2**20)),
+    "/icon": (200, {}, png(16)),
     "/moved": (302, {"Location": "/whole"}, b""),
     "/loop": (302, {"Location": "/loop"}, b""),
 }
@@ -108,12 +109,15 @@ def test_pictures_are_fetched_once(shop: Shop, tmp_path: Path) -> None:
     assert shop.agents == {"screening-trainer import-pairs"}
 
 
-def test_an_incomplete_picture_is_never_kept(shop: Shop, tmp_path: Path) -> None:
-    fetched, _, failed, _ = fetch(shop, tmp_path, "/page", "/torn", "/short", "/huge", "/gone", "/loop", "/whole")
+def test_an_incomplete_or_unusable_picture_is_never_kept(shop: Shop, tmp_path: Path) -> None:
+    fetched, _, failed, _ = fetch(
+        shop, tmp_path, "/page", "/torn", "/icon", "/short", "/huge", "/gone", "/loop", "/whole"
+    )
     assert fetched == 1
-    assert set(failed) == {"page", "torn", "short", "huge", "gone", "loop"}
+    assert set(failed) == {"page", "torn", "icon", "short", "huge", "gone", "loop"}
     assert "not a usable picture" in failed["page"]
     assert "not a usable picture" in failed["torn"]
+    assert "at least 32 pixels" in failed["icon"]
     assert "more than 10 MiB" in failed["huge"]
     assert failed["gone"] == "the server answers 404"
     assert shop.asked["/gone"] == 1

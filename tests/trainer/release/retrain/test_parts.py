@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,10 +13,11 @@ import yaml
 from pydantic import BaseModel
 
 from trainer.release.retrain import config
+from trainer.release.retrain.closing import prune
 from trainer.release.retrain.config import Settings, read_config
 from trainer.release.retrain.errors import BadInput, RetrainError
 from trainer.release.retrain.ledger import Entry, Ledger
-from trainer.release.retrain.state import read_state
+from trainer.release.retrain.state import Done, Run, State, read_state
 from trainer.release.retrain.worker import Order, execute
 
 pytestmark = pytest.mark.slow
@@ -125,6 +127,32 @@ def test_a_damaged_state_is_refused_by_its_name(text: str, tmp_path: Path) -> No
     (tmp_path / "state.json").write_text(text)
     with pytest.raises(BadInput, match=r"state\.json is damaged"):
         read_state(tmp_path)
+
+
+def test_old_runs_and_evaluations_are_removed_but_those_in_use_stay(tmp_path: Path) -> None:
+    path = tmp_path / "retrain.yaml"
+    path.write_text(yaml.safe_dump(LEAST | {"work": str(tmp_path), "keep_runs": 2}))
+    for number, name in enumerate("abcd"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        answers = tmp_path / "evaluations" / f"of-{name}" / "production-cot"
+        answers.mkdir(parents=True)
+        for one in (answers, answers.parent):
+            os.utime(one, (number, number))
+    os.utime(tmp_path / "evaluations" / "of-b" / "production-cot", (9, 9))  # scored again by a later run
+    used = {"production": str(tmp_path / "evaluations" / "of-a" / "production-cot")}
+    done = Done(key="k", ended="2026-01-01", seconds=1, result=used)
+    run = Run(id="a", started="2026-01-01", reason="new labels", stages={"evaluate": done})
+    prune(read_config(path), State(run=run))
+    assert {one.name for one in (tmp_path / "runs").iterdir()} == {"a", "c", "d"}
+    assert {one.name for one in (tmp_path / "evaluations").iterdir()} == {"of-a", "of-b", "of-d"}
+
+
+def test_a_first_run_has_no_evaluations_to_remove(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "retrain.yaml"
+    path.write_text(yaml.safe_dump(LEAST | {"work": str(tmp_path)}))
+    (tmp_path / "runs").mkdir()
+    prune(read_config(path), State())
+    assert not capsys.readouterr().err
 
 
 def test_a_state_of_an_earlier_version_is_read(tmp_path: Path) -> None:
