@@ -7,13 +7,14 @@ file is read, so that a training does not fail after an hour because line 4,711 
 from __future__ import annotations
 
 import hashlib
+import json
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 from pydantic import ValidationError
@@ -78,6 +79,11 @@ def sample_lines(directory: Path) -> Iterator[tuple[int, bytes]]:
                     yield number, line
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); is {directory} a data directory?") from error
+
+
+def json_lines(records: Iterable[Mapping[str, Any]]) -> str:
+    """One line of JSON per record, as in `samples.jsonl`."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def _read(directory: Path, parse: Callable[[bytes], Line]) -> list[Line]:

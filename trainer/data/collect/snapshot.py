@@ -32,7 +32,7 @@ from trainer.data.collect.errors import ErasedMeanwhile, NothingReviewed
 from trainer.data.collect.export import Item
 from trainer.data.collect.samples import PICTURES_NAME, LeftOut, choose, file_of, record_of
 from trainer.data.collect.service import ReviewService
-from trainer.data_directory import SAMPLES_NAME, data_digest, read_samples
+from trainer.data_directory import SAMPLES_NAME, data_digest, json_lines, read_samples
 from trainer.runs.process_lock import LOCK_NAME, open_lock_file, try_lock
 from trainer.runs.run_directory import RunMismatch
 
@@ -177,10 +177,10 @@ def _collected(service: ReviewService, partial: Path, out: Path) -> Snapshot:
             f"{service.url} has no reviewed question that can be used ({len(left_out)} tasks were left out); review "
             "some first"
         )
-    write_atomically(partial / SAMPLES_NAME, _lines(records.values()))
+    write_atomically(partial / SAMPLES_NAME, json_lines(records.values()))
     write_atomically(
         partial / LEFT_OUT_NAME,
-        _lines({"task": one.task, "reason": one.reason} for one in sorted(left_out, key=lambda one: one.task)),
+        json_lines({"task": one.task, "reason": one.reason} for one in sorted(left_out, key=lambda one: one.task)),
     )
     digest = data_digest(partial, read_samples(partial), check=False)  # each picture was checked on arrival
     snapshot = _manifest(service, digest, export_digest(items), chosen, list(records.values()), left_out)
@@ -267,10 +267,6 @@ def _manifest(
 
 def _counts(values: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items()))
-
-
-def _lines(records: Iterable[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from trainer.data.import_pairs.pairs import Columns, Pair, read_pair
 from trainer.data.import_pairs.rows import Layout, PairsError, read_rows
 from trainer.data.split.assign import Item
 from trainer.data.split.write import write_data
-from trainer.data_directory import DataError, is_there, read_bytes
+from trainer.data_directory import DataError, is_there, json_lines, read_bytes
 from trainer.metrics import random_baseline
 from trainer.records import Sample
 from trainer.runs.run_directory import claim, occupy, see_whose
@@ -115,7 +115,7 @@ def import_pairs(order: Order, pairs: Sequence[Pair]) -> Report:
     occupy(order.out)
     items = [_item(question, order.images, digests) for question in questions]
     write_data(order.out, items, copy=False)
-    write_atomically(order.out / LEFT_OVER_NAME, "".join(map(_line, left)))
+    write_atomically(order.out / LEFT_OVER_NAME, json_lines(map(_record, left)))
     report = _report(files, pairs, questions, left, digests)
     write_atomically(order.out / REPORT_NAME, report.model_dump_json(indent=1) + "\n")
     return report
@@ -178,10 +178,10 @@ def _generated(option: str, pair: Pair) -> dict[str, object]:
     return picture
 
 
-def _line(left: LeftOver) -> str:
+def _record(left: LeftOver) -> dict[str, str]:
     pair = left.pair
     record = {"row": pair.where, "original": pair.original, "generated": pair.generated, "reason": left.reason}
-    return json.dumps(record | ({"detail": left.detail} if left.detail else {}), ensure_ascii=False) + "\n"
+    return record | ({"detail": left.detail} if left.detail else {})
 
 
 def _counts(left: Iterable[LeftOver]) -> str:

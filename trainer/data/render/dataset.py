@@ -32,6 +32,7 @@ from trainer.data.render.picture import Shot
 from trainer.data.render.regions import box_of
 from trainer.data.render.sample import USABLE_COUNTS, Sample, comment_on, make_sample
 from trainer.data.render.staging import Defect
+from trainer.data_directory import SAMPLES_NAME, json_lines
 from trainer.runs.process_lock import LOCK_NAME
 from trainer.runs.run_directory import occupy
 from trainer.runs.worker_processes import map_in_processes
@@ -110,11 +111,8 @@ def _already_drawn(order: Order, out: Path) -> dict[str, Any] | None:
 
 def _write(order: Order, directory: Path, workers: int) -> dict[str, Any]:
     (directory / "pictures").mkdir()
-    records = []
-    with (directory / "samples.jsonl").open("w", encoding="utf-8") as handle:
-        for record in tqdm(_drawn(order, directory, workers), total=order.count, unit="sample", desc="render"):
-            handle.write(json.dumps(record, ensure_ascii=False) + "\n")
-            records.append(record)
+    records = list(tqdm(_drawn(order, directory, workers), total=order.count, unit="sample", desc="render"))
+    (directory / SAMPLES_NAME).write_text(json_lines(records), encoding="utf-8")
     contact_sheet(directory, records[:SHEET_SAMPLES]).save(directory / "contact-sheet.png", compress_level=3)
     summary = {
         "arguments": order.arguments,
