@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -24,6 +23,7 @@ from screening.errors import CheckpointDamaged, CheckpointUnavailable
 from screening.prompt import Prompt
 from screening.runtime.atomic_write import partial_path, write_atomically
 from screening.runtime.digests import file_sha256, json_digest
+from screening.runtime.utc_time import utc_now_text
 from screening.task import DIMENSIONS, STANDARD_DIMENSIONS, Dimension
 
 MANIFEST_NAME = "screening.json"
@@ -240,7 +240,7 @@ def write_manifest(directory: Path, **fields: Any) -> Manifest:
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path not in unlisted
     }
-    manifest = Manifest(files=files, created=datetime.now(UTC).isoformat(timespec="seconds"), **fields)
+    manifest = Manifest(files=files, created=utc_now_text(), **fields)
     store_manifest(manifest, directory)
     return manifest
 

@@ -19,10 +19,11 @@ from screening.checkpoint.manifest import (
     write_manifest,
 )
 from screening.prompt import COMPACT
+from screening.runtime.utc_time import utc_now_text
 from tests.screening.checkpoint.test_domain import make_domain
 from tests.trainer.coloured import sample_of
 from trainer.__main__ import main
-from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, now, versions
+from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, versions
 from trainer.metrics import Judged, evaluate_scores
 
 
@@ -34,7 +35,7 @@ def evaluation(directory: Path, manifest: Manifest, mode: Mode) -> Path:
         Judged(sample_of("ABC", "ABC"), Answer(frozenset("BC"), "…"), "B"),
     ]
     result = Evaluation(
-        created=now(),
+        created=utc_now_text(),
         checkpoint=EvaluatedCheckpoint(name="small", version="1", digest=manifest.digest),
         data=EvaluatedData(digest="sha256:0", samples=4, evaluated=4),
         mode=mode,

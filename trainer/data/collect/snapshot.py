@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from screening.errors import ImageError
 from screening.images import accept, decode
 from screening.runtime.atomic_write import partial_path, write_atomically
 from screening.runtime.digests import file_sha256, json_digest
+from screening.runtime.utc_time import utc_now_text
 from trainer.data.collect.errors import ErasedMeanwhile, NothingReviewed
 from trainer.data.collect.export import Item
 from trainer.data.collect.samples import PICTURES_NAME, LeftOut, choose, file_of, record_of
@@ -249,7 +250,7 @@ def _manifest(
         digest=digest,
         export=export,
         service=service.url,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=utc_now_text(),
         samples=len(items),
         products=len({item.product or item.digests[0] for item in items}),
         reviews=sum(len(item.reviews) for item in items),
