@@ -24,6 +24,7 @@ from screening.checkpoint.manifest import ImageContract
 from screening.errors import ImageError, UserError
 from screening.images import accept, decode, inspect
 from screening.inference.pictures import load_prepared, prepare
+from screening.runtime.validation import first_fault
 from trainer.records import AnySample, NoLabel, Sample, SampleLine, parse_any, parse_labelled
 
 SAMPLES_NAME = "samples.jsonl"
@@ -238,9 +239,7 @@ def _parsed(line: bytes, parse: Callable[[bytes], Line], where: str) -> Line:
     try:
         return parse(line)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
+        field, message = first_fault(error)
         others = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise DataError(f"{where}{', ' + field if field else ''}: {message}{others}") from error
     except NoLabel as error:

@@ -16,6 +16,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from screening.runtime.validation import first_fault
 from trainer.data.collect.errors import CollectError, ErasedMeanwhile, Unreachable
 from trainer.data.collect.export import Item, Page
 
@@ -175,11 +176,10 @@ def _read(kind: type[Answer], response: httpx.Response) -> Answer:
     try:
         return kind.model_validate_json(response.content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the body"
+        where, message = first_fault(error)
         raise CollectError(
-            f"{response.url.copy_with(query=None)}: {where}: {first['msg'].removeprefix('Value error, ')}; use the "
-            "trainer of the service's version"
+            f"{response.url.copy_with(query=None)}: {where or 'the body'}: {message}; use the trainer of the service's "
+            "version"
         ) from error
 
 
