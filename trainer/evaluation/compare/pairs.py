@@ -37,8 +37,8 @@ class Pair:
 
     @property
     def product(self) -> str:
-        """The sample's product. Without a data directory it is that of the log, or the sample's id if it has none."""
-        return product_of(self.sample) if self.sample else self.before.product_or_id
+        """The sample's product; without a data directory, that of the log."""
+        return product_of(self.sample) if self.sample else self.before.product
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,8 +105,8 @@ class Prediction(_Record):
     """Name that the endpoint gives the model that answered, often more exact than the requested name."""
     weight: float = Field(1.0, gt=0)
     """The sample's weight; see `trainer.records.SampleLine`."""
-    product: str = ""
-    """The sample's product; see `trainer.products.product_of`. Empty in logs of earlier versions."""
+    product: str
+    """The sample's product; see `trainer.products.product_of`."""
 
     @classmethod
     def of(
@@ -146,11 +146,6 @@ class Prediction(_Record):
             weight=judged.sample.weight or 1.0,
             product=judged.product,
         )
-
-    @property
-    def product_or_id(self) -> str:
-        """The product, or the sample's id if it is unknown: then the sample counts as one of its own product."""
-        return self.product or self.id
 
     @property
     def result(self) -> Answer | Unreadable:
