@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,22 +61,15 @@ over all coverages."""
 
 
 def write_result(out: Path, evaluation: Evaluation) -> None:
-    """Write the plot (if matplotlib is installed), the page, and last the file for programs, which marks completion."""
-    picture = f"\n![confidence]({PLOT_NAME})\n" if _draw(out, evaluation) else ""
+    """Write the plot, the page, and last the file for programs, which marks completion."""
+    picture = ""
+    if evaluation.reliability:
+        plot(evaluation.reliability, evaluation.uncalibrated, out / PLOT_NAME)
+        picture = f"\n![confidence]({PLOT_NAME})\n"
+    else:
+        (out / PLOT_NAME).unlink(missing_ok=True)  # an earlier run with fewer answers may have left it
     write_atomically(out / REPORT_NAME, render(evaluation) + picture)
     write_atomically(out / SCORES_NAME, evaluation.model_dump_json(indent=2) + "\n")
-
-
-def _draw(out: Path, evaluation: Evaluation) -> bool:
-    (out / PLOT_NAME).unlink(missing_ok=True)  # an earlier run with fewer answers may have left it
-    if evaluation.reliability is None:
-        return False
-    try:
-        plot(evaluation.reliability, evaluation.uncalibrated, out / PLOT_NAME)
-    except ModuleNotFoundError as error:
-        print(f"{PLOT_NAME} is left out: the module {error.name!r} is not installed", file=sys.stderr)
-        return False
-    return True
 
 
 def render(evaluation: Evaluation) -> str:
