@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from statistics import fmean
+from typing import Protocol, TypedDict, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -201,6 +202,30 @@ def random_baseline(labels: Sequence[Options]) -> float | None:
     if not labels:
         return None
     return 100 * sum(max(1, len(label)) for label in labels) / len(labels) / RANDOM_CHOICES
+
+
+class LabelStatistics(TypedDict):
+    """Statistics of the labels of some samples. Without labels, the means and shares are None."""
+
+    labels: dict[str, int]
+    """Number of samples per label, such as `AC` or `N`."""
+    mean_label_length: float | None
+    """Mean length of the labels; `N` has length 1 (paper, section 5.1)."""
+    random_baseline: float | None
+    """Score of blind guessing in percent; see `random_baseline`."""
+    share_of_n: float | None
+    """Share of the labels that are `N`, 0 to 1."""
+
+
+def label_statistics(labels: Sequence[str]) -> LabelStatistics:
+    """Compute the statistics of labels as `trainer.labels` writes them, rounded for reports."""
+    baseline = random_baseline([frozenset(label) - {NONE} for label in labels])
+    return LabelStatistics(
+        labels=dict(sorted(Counter(labels).items())),
+        mean_label_length=round(fmean(map(len, labels)), 4) if labels else None,
+        random_baseline=None if baseline is None else round(baseline, 2),
+        share_of_n=round(labels.count(NONE) / len(labels), 4) if labels else None,
+    )
 
 
 def shows(sample: Sample, dimension: Dimension) -> bool:
