@@ -29,7 +29,8 @@ from trainer.evaluation.evaluate.identity import Identity, claim
 from trainer.evaluation.evaluate.predictions import Prediction
 from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, versions
 from trainer.evaluation.reliability import Reliability, summarise
-from trainer.metrics import Judged, evaluate_scores
+from trainer.judged import Judged
+from trainer.metrics import evaluate_scores
 from trainer.records import Sample
 from trainer.release.publish.probing import Prober
 

@@ -24,7 +24,8 @@ from tests.screening.checkpoint.test_domain import make_domain
 from tests.trainer.coloured import sample_of
 from trainer.__main__ import main
 from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, versions
-from trainer.metrics import Judged, evaluate_scores
+from trainer.judged import Judged
+from trainer.metrics import evaluate_scores
 
 
 def evaluation(directory: Path, manifest: Manifest, mode: Mode) -> Path:

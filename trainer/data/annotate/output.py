@@ -22,7 +22,9 @@ from screening.runtime.atomic_write import replacing, write_atomically
 from trainer.data.annotate.method import Accepted, Rejected, Step
 from trainer.data.annotate.questions import Question
 from trainer.data_directory import SAMPLES_NAME, DataError, json_lines, picture_path
-from trainer.metrics import Judged, picture_verdicts, random_baseline
+from trainer.judged import Judged
+from trainer.metrics import random_baseline
+from trainer.picture_verdicts import picture_verdicts
 from trainer.shares import Share, share
 
 REPORT_NAME = "annotation.json"

@@ -12,7 +12,7 @@ from screening.task import NONE, Options
 from trainer.data_directory import data_digest, read_samples
 from trainer.evaluation.evaluate.predictions import PREDICTIONS_NAME, Prediction, read_predictions
 from trainer.evaluation.evaluate.result import Evaluation, read_evaluation
-from trainer.metrics import correct
+from trainer.judged import correct
 from trainer.products import product_of
 from trainer.records import Sample
 

@@ -21,7 +21,8 @@ from trainer.evaluation.evaluate.identity import Identity
 from trainer.evaluation.evaluate.predictions import Prediction, Predictions, open_predictions
 from trainer.evaluation.evaluate.report import write_result
 from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, Evaluation, conclude, read_evaluation
-from trainer.metrics import METRICS, Judged, Metric
+from trainer.judged import Judged
+from trainer.metrics import METRICS, Metric
 from trainer.records import Sample
 
 OpenEngine = Callable[..., AbstractContextManager[OfflineEngine]]

@@ -16,7 +16,7 @@ from screening.runtime.atomic_write import write_atomically
 from screening.task import NONE, Dimension
 from trainer.evaluation.evaluate.errors import EvaluationError
 from trainer.evaluation.evaluate.identity import Identity, claim
-from trainer.metrics import Judged
+from trainer.judged import Judged
 from trainer.records import Sample
 from trainer.runs.json_log import JsonLog, LogError, open_log, read_log
 
@@ -85,7 +85,7 @@ class Prediction(_Record):
     """Letters in order, or `N`; None if the answer is unreadable."""
     unreadable: UnreadableAnswer | None
     correct: bool
-    """Whether `options` is right by the paper's rule; see `trainer.metrics.correct`."""
+    """Whether `options` is right by the paper's rule; see `trainer.judged.correct`."""
     choice: str | None
     """The one option that the service would give: the most probable of those named. None if the answer is unreadable or
     probabilities are unknown."""

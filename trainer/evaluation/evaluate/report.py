@@ -12,7 +12,8 @@ from trainer.evaluation.evaluate.locating import Locating
 from trainer.evaluation.evaluate.plot import PLOT_NAME, plot
 from trainer.evaluation.evaluate.result import SCORES_NAME, EvaluatedEndpoint, Evaluation
 from trainer.evaluation.reliability import Reliability
-from trainer.metrics import DimensionVerdicts, Score, Scores, Verdicts, WeightedScore
+from trainer.metrics import Score, Scores, WeightedScore
+from trainer.picture_verdicts import DimensionVerdicts, Verdicts
 from trainer.products import counted
 from trainer.runs.markdown import interval, number, percent, table
 from trainer.shares import Share

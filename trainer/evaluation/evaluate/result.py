@@ -19,7 +19,8 @@ from trainer.evaluation.evaluate.identity import EndpointModel, Identity
 from trainer.evaluation.evaluate.locating import Locating, locating
 from trainer.evaluation.evaluate.predictions import Prediction, Predictions
 from trainer.evaluation.reliability import Reliability, summarise
-from trainer.metrics import METRICS, Judged, Metric, Scores, evaluate_scores
+from trainer.judged import Judged
+from trainer.metrics import METRICS, Metric, Scores, evaluate_scores
 from trainer.products import repeated
 from trainer.records import Sample
 from trainer.shares import Share, share_by_product

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from screening.answer import Mode
 from screening.task import NONE, OPTIONS, Options
-from trainer.metrics import correct
+from trainer.judged import correct
 from trainer.runs.markdown import table, with_interval
 from trainer.shares import Share, share
 from trainer.training.pseudo_label.consensus import Consensus

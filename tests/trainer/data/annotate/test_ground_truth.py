@@ -20,7 +20,7 @@ from trainer.data.annotate.method import Accepted, Rejected
 from trainer.data.annotate.questions import Question
 from trainer.data.render.dataset import Order, write_dataset
 from trainer.data_directory import read_samples
-from trainer.metrics import correct
+from trainer.judged import correct
 from trainer.records import Generated, Original, Sample
 
 COUNT = 16

@@ -16,7 +16,8 @@ from trainer.__main__ import main
 from trainer.data_directory import data_digest, read_samples
 from trainer.evaluation.evaluate.predictions import Prediction
 from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, versions
-from trainer.metrics import Judged, evaluate_scores
+from trainer.judged import Judged
+from trainer.metrics import evaluate_scores
 
 SHADOW, LAYOUT = Dimension.SHADOW, Dimension.LAYOUT
 
