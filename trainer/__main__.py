@@ -92,7 +92,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "trainer.research.ablation.command",
         "measure what each part of the method contributes (tables 4 to 7 of the paper)",
     ),
-    "bench-train": ("trainer.training.hcm_grpo.bench", "compare the speed of a stage 2 step with TRL's own trainer"),
+    "bench-train": ("trainer.research.bench_train", "compare the speed of a stage 2 step with TRL's own trainer"),
     "benchmark": ("trainer.research.benchmarks.command", "divide, score and train on public multi-image benchmarks"),
 }
 """Command → (module, one line for --help), in the order of a retraining."""

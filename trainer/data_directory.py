@@ -7,13 +7,14 @@ file is read, so that a training does not fail after an hour because line 4,711 
 from __future__ import annotations
 
 import hashlib
+import json
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 from pydantic import ValidationError
@@ -23,6 +24,7 @@ from screening.checkpoint.manifest import ImageContract
 from screening.errors import ImageError, UserError
 from screening.images import accept, decode, inspect
 from screening.inference.pictures import load_prepared, prepare
+from screening.runtime.validation import first_fault
 from trainer.records import AnySample, NoLabel, Sample, SampleLine, parse_any, parse_labelled
 
 SAMPLES_NAME = "samples.jsonl"
@@ -78,6 +80,11 @@ def sample_lines(directory: Path) -> Iterator[tuple[int, bytes]]:
                     yield number, line
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); is {directory} a data directory?") from error
+
+
+def json_lines(records: Iterable[Mapping[str, Any]]) -> str:
+    """One line of JSON per record, as in `samples.jsonl`."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def _read(directory: Path, parse: Callable[[bytes], Line]) -> list[Line]:
@@ -232,9 +239,7 @@ def _parsed(line: bytes, parse: Callable[[bytes], Line], where: str) -> Line:
     try:
         return parse(line)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
+        field, message = first_fault(error)
         others = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise DataError(f"{where}{', ' + field if field else ''}: {message}{others}") from error
     except NoLabel as error:

@@ -5,36 +5,29 @@ The score is the percentage of samples answered correctly. A correct answer need
 The reward of training (`reward`, paper eq. 7) is stricter and asks for all usable options.
 
 Beyond the paper, this module reports confidence intervals, unreadable answers by reason, precision and recall of `N`,
-the balance between positions, and the verdicts per picture that the reasoning states. The table of verdicts shows which
-dimension a model does not recognise. In the intervals, several samples of one product count as fewer; see
-`trainer.products`.
+the balance between positions, and the verdicts per picture (`picture_verdicts`). In the intervals, several samples of
+one product count as fewer; see `trainer.products`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
-from screening.answer import Answer, Reason, Unreadable
+from screening.answer import Reason, Unreadable
 from screening.task import NONE, OPTIONS, Dimension, Options
-from trainer.products import product_of, product_totals, repeated
-from trainer.records import Generated, Sample
-from trainer.shares import Share, share_by_product, wilson
+from trainer.judged import Judged
+from trainer.picture_verdicts import PictureVerdicts, picture_verdicts
+from trainer.products import product_totals
+from trainer.records import Sample
+from trainer.shares import Share, share_by_product, share_of, wilson
 
 RANDOM_CHOICES = len(OPTIONS) + 1
 """Number of answers that blind guessing chooses from: A, B, C, D and N."""
-
-
-class _OfProduct(Protocol):
-    @property
-    def product(self) -> Hashable: ...
-
-
-Item = TypeVar("Item", bound=_OfProduct)
 
 
 class _Table(BaseModel):
@@ -83,49 +76,6 @@ class Balance(_Table):
     if no answer is readable."""
 
 
-class Verdicts(_Table):
-    """Share of the pictures with a given defect that the model recognised.
-
-    `named` counts the reasoning and is empty in direct mode; `held_back` counts the answer and exists in both modes.
-    An unreadable answer, and a picture that the reasoning does not mention, name no dimension.
-    """
-
-    named: Share
-    """Pictures whose stated verdict names the dimension."""
-    held_back: Share
-    """Pictures that are not in the answer. A model that names only its surest option also holds back usable ones."""
-
-
-class DimensionVerdicts(_Table):
-    """Recognition of one dimension, counted per picture."""
-
-    all: Verdicts
-    by_severity: dict[int, Verdicts]
-    """By severity of the picture's worst defect of this dimension: 1 subtle, 2 clear, 3 gross."""
-    false_alarms: Share
-    """Share of the normal pictures whose verdict names this dimension."""
-    precision: Share
-    """Share of the pictures with known dimensions whose verdict names this dimension and that do have it."""
-
-
-class PictureVerdicts(_Table):
-    """Comparison of the stated verdicts with the truth, over all generated pictures."""
-
-    stated: Share
-    """Pictures with a readable verdict."""
-    exact: Share
-    """Share of the pictures with known dimensions whose verdict names exactly these (none for a normal picture)."""
-    normal_recognised: Share
-    """Share of the normal pictures that the verdict calls normal."""
-    false_alarms: Share
-    """Share of the normal pictures whose verdict names an issue."""
-    normal_held_back: Share
-    """Share of the normal pictures that are not in the answer."""
-    dimensions: dict[Dimension, DimensionVerdicts]
-    kinds: dict[str, Verdicts]
-    """By kind of defect, with keys `dimension/kind`; empty if the data names no kinds."""
-
-
 class Scores(_Table):
     """All scores of one model in one mode on one data set."""
 
@@ -147,52 +97,6 @@ class Scores(_Table):
     pictures: PictureVerdicts
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """One sample and the parsed answer of the model."""
-
-    sample: Sample
-    result: Answer | Unreadable
-    choice: str | None = None
-    """The single option that the service would choose (`screening.confidence`), or `N`; None if it is unknown."""
-
-    @property
-    def product(self) -> str:
-        """The product of the sample; see `trainer.products.product_of`."""
-        return product_of(self.sample)
-
-    @property
-    def options(self) -> Options | None:
-        """The answer as a set; None if it is unreadable."""
-        return self.result.options if isinstance(self.result, Answer) else None
-
-    @property
-    def correct(self) -> bool:
-        return correct(self.options, self.sample.options)
-
-    @property
-    def choice_correct(self) -> bool:
-        """Whether the chosen picture may be shown, or `N` is the label."""
-        return self.choice is not None and correct(frozenset(self.choice) - {NONE}, self.sample.options)
-
-    def verdict(self, option: str) -> frozenset[Dimension] | None:
-        """The dimensions that the reasoning names for one picture; None if it states no verdict."""
-        findings = self.result.findings if isinstance(self.result, Answer) else ()
-        return next((finding.dimensions for finding in findings if finding.option == option), None)
-
-
-def correct(options: Options | None, label: Options) -> bool:
-    """Whether an answer is correct (paper, section 5.1): it names at least one option, and only options of the label.
-
-    Args:
-        options: the answer; the empty set means `N`, None an unreadable text.
-        label: the truth; the empty set means `N`. The answer `N` is correct only for this label.
-    """
-    if options is None:
-        return False
-    return options <= label if options else not label
-
-
 def random_baseline(labels: Sequence[Options]) -> float | None:
     """Percentage that blind guessing among A, B, C, D, N gets right: mean label length / 5, where `N` has length 1.
 
@@ -201,6 +105,30 @@ def random_baseline(labels: Sequence[Options]) -> float | None:
     if not labels:
         return None
     return 100 * sum(max(1, len(label)) for label in labels) / len(labels) / RANDOM_CHOICES
+
+
+class LabelStatistics(TypedDict):
+    """Statistics of the labels of some samples. Without labels, the means and shares are None."""
+
+    labels: dict[str, int]
+    """Number of samples per label, such as `AC` or `N`."""
+    mean_label_length: float | None
+    """Mean length of the labels; `N` has length 1 (paper, section 5.1)."""
+    random_baseline: float | None
+    """Score of blind guessing in percent; see `random_baseline`."""
+    share_of_n: float | None
+    """Share of the labels that are `N`, 0 to 1."""
+
+
+def label_statistics(labels: Sequence[str]) -> LabelStatistics:
+    """Compute the statistics of labels as `trainer.labels` writes them, rounded for reports."""
+    baseline = random_baseline([frozenset(label) - {NONE} for label in labels])
+    return LabelStatistics(
+        labels=dict(sorted(Counter(labels).items())),
+        mean_label_length=round(fmean(map(len, labels)), 4) if labels else None,
+        random_baseline=None if baseline is None else round(baseline, 2),
+        share_of_n=round(labels.count(NONE) / len(labels), 4) if labels else None,
+    )
 
 
 def shows(sample: Sample, dimension: Dimension) -> bool:
@@ -215,7 +143,7 @@ def shows(sample: Sample, dimension: Dimension) -> bool:
 def score(judged: Sequence[Judged], level: float = 0.95) -> Score:
     """Compute the paper's score and its random baseline over the given samples."""
     return Score(
-        correct=_share_of(judged, lambda one: one.correct, level),
+        correct=share_of(judged, lambda one: one.correct, level),
         baseline=random_baseline([one.sample.options for one in judged]),
     )
 
@@ -253,8 +181,8 @@ def none_class(judged: Sequence[Judged], level: float = 0.95) -> NoneClass:
     answered = [one for one in judged if one.options == frozenset()]
     labelled = [one for one in judged if not one.sample.options]
     return NoneClass(
-        precision=_share_of(answered, lambda one: not one.sample.options, level),
-        recall=_share_of(labelled, lambda one: one.options == frozenset(), level),
+        precision=share_of(answered, lambda one: not one.sample.options, level),
+        recall=share_of(labelled, lambda one: one.options == frozenset(), level),
     )
 
 
@@ -264,28 +192,6 @@ def balance(judged: Sequence[Judged]) -> Balance:
     labels = _votes(one.sample.options for one in judged)
     distance = sum(abs(answers[choice] - labels[choice]) for choice in labels) / 2 if any(answers.values()) else None
     return Balance(answers=answers, labels=labels, distance=distance)
-
-
-def picture_verdicts(judged: Sequence[Judged], level: float = 0.95) -> PictureVerdicts:
-    """Compare the verdicts of the reasoning, and the pictures that the answer holds back, with the truth."""
-    # The four pictures of a question count as independent, but not those of several questions about one product.
-    alike = repeated([one.product for one in judged]) is not None
-    seen = [
-        _Seen(picture, one.verdict(picture.option), one.options, one.product if alike else object())
-        for one in judged
-        for picture in one.sample.generated
-    ]
-    normal = [picture for picture in seen if picture.truth.usable]
-    known = [picture for picture in seen if picture.truth.dimensions_known]
-    return PictureVerdicts(
-        stated=_share_of(seen, lambda picture: picture.verdict is not None, level),
-        exact=_share_of(known, lambda picture: picture.verdict == picture.truth.dimensions, level),
-        normal_recognised=_share_of(normal, lambda picture: picture.verdict == frozenset(), level),
-        false_alarms=_share_of(normal, lambda picture: bool(picture.verdict), level),
-        normal_held_back=_share_of(normal, lambda picture: picture.held_back, level),
-        dimensions={dimension: _dimension_verdicts(seen, dimension, level) for dimension in Dimension},
-        kinds=_kinds(seen, level),
-    )
 
 
 Metric = Callable[[Judged], bool | None]
@@ -316,77 +222,16 @@ def evaluate_scores(judged: Sequence[Judged], level: float = 0.95, metrics: Mapp
         overall=score(judged, level),
         weighted=weighted_score(judged, level),
         dimensions={d: score([one for one in judged if shows(one.sample, d)], level) for d in Dimension},
-        choice=_share_of(judged if _choices_known(judged) else [], lambda one: one.choice_correct, level),
+        choice=share_of(judged if _choices_known(judged) else [], lambda one: one.choice_correct, level),
         metrics={name: metric_share(judged, metric, level) for name, metric in metrics.items()},
-        unreadable=_share_of(judged, lambda one: isinstance(one.result, Unreadable), level),
+        unreadable=share_of(judged, lambda one: isinstance(one.result, Unreadable), level),
         unreadable_reasons={
-            reason: _share_of(judged, _unreadable_for(reason), level) for reason, _ in Counter(unreadable).most_common()
+            reason: share_of(judged, _unreadable_for(reason), level) for reason, _ in Counter(unreadable).most_common()
         },
         none=none_class(judged, level),
         balance=balance(judged),
         pictures=picture_verdicts(judged, level),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """One generated picture: its truth, the verdict stated about it, and the answer to its question."""
-
-    truth: Generated
-    verdict: frozenset[Dimension] | None
-    answer: Options | None
-    product: Hashable
-    """Pictures with the same value count as alike."""
-
-    @property
-    def held_back(self) -> bool:
-        return self.truth.option not in (self.answer or frozenset())
-
-    def names(self, dimension: Dimension) -> bool:
-        return self.verdict is not None and dimension in self.verdict
-
-
-def _dimension_verdicts(seen: Sequence[_Seen], dimension: Dimension, level: float) -> DimensionVerdicts:
-    having = [picture for picture in seen if dimension in picture.truth.dimensions]
-    severities = sorted({picture.truth.severity_of(dimension) for picture in having})
-    return DimensionVerdicts(
-        all=_verdicts(having, dimension, level),
-        by_severity={
-            severity: _verdicts(
-                [picture for picture in having if picture.truth.severity_of(dimension) == severity], dimension, level
-            )
-            for severity in severities
-        },
-        false_alarms=_share_of([p for p in seen if p.truth.usable], lambda picture: picture.names(dimension), level),
-        precision=_share_of(
-            [picture for picture in seen if picture.names(dimension) and picture.truth.dimensions_known],
-            lambda picture: dimension in picture.truth.dimensions,
-            level,
-        ),
-    )
-
-
-def _kinds(seen: Sequence[_Seen], level: float) -> dict[str, Verdicts]:
-    groups: dict[tuple[Dimension, str], list[_Seen]] = {}
-    for picture in seen:
-        for dimension, kind in sorted({(defect.dimension, defect.kind) for defect in picture.truth.defects}):
-            groups.setdefault((dimension, kind), []).append(picture)
-    return {
-        f"{dimension}/{kind}": _verdicts(groups[dimension, kind], dimension, level)
-        for dimension in Dimension
-        for kind in sorted(kind for owner, kind in groups if owner is dimension)
-    }
-
-
-def _verdicts(pictures: Sequence[_Seen], dimension: Dimension, level: float) -> Verdicts:
-    return Verdicts(
-        named=_share_of(pictures, lambda picture: picture.names(dimension), level),
-        held_back=_share_of(pictures, lambda picture: picture.held_back, level),
-    )
-
-
-def _share_of(items: Sequence[Item], holds: Callable[[Item], bool], level: float) -> Share:
-    return share_by_product([holds(item) for item in items], [item.product for item in items], level)
 
 
 def _unreadable_for(reason: Reason) -> Callable[[Judged], bool]:

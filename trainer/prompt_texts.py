@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from screening.errors import UserError
 from screening.prompt import PROMPTS, Prompt
+from screening.runtime.validation import first_fault
 from trainer.yaml_file import YamlError, read_yaml
 
 PROMPT_FILES = Path(__file__).parent / "recipes" / "prompts"
@@ -94,9 +95,8 @@ def load_texts(name_or_path: str, beside: Path = Path()) -> PromptTexts:
     except YamlError as error:
         raise PromptError(str(error)) from error
     except ValidationError as error:
-        one = error.errors(include_url=False)[0]
-        field = ".".join(map(str, one["loc"])) or "the file"
-        raise PromptError(f"{path}, {field}: {one['msg'].removeprefix('Value error, ')}") from error
+        field, message = first_fault(error)
+        raise PromptError(f"{path}, {field or 'the file'}: {message}") from error
 
 
 def _find(name_or_path: str, beside: Path) -> Path:

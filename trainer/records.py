@@ -7,7 +7,7 @@ pseudo-label and exploration data (table 1). docs/training/data.md has a table o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
@@ -28,7 +28,7 @@ from pydantic import (
 from screening.answer import check_reasoning
 from screening.boxes import Box, split_boxes
 from screening.task import NONE, OPTIONS, Dimension, Options, options_text
-from trainer.labels import read_label
+from trainer.partial_records import has_label, in_full, without_verdicts
 
 
 def _inside(path: str) -> str:
@@ -236,7 +236,7 @@ class SampleLine(_Record):
     @model_validator(mode="before")
     @classmethod
     def _in_full(cls, value: object) -> object:
-        return _in_full(value) if isinstance(value, dict) else value
+        return in_full(value) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _four(self) -> Self:
@@ -262,17 +262,7 @@ class Unlabelled(SampleLine):
     @classmethod
     def _nothing_judged(cls, value: object) -> object:
         """Refuse fields that need a label; pydantic's own message would only call them extra inputs."""
-        if isinstance(value, dict):
-            pictures = value["generated"] if isinstance(value.get("generated"), list | tuple) else []
-            said = [
-                name for one in pictures if isinstance(one, dict) for name in _TRUTH if _without_nulls(one).get(name)
-            ]
-            if said or value.get("reasoning"):
-                what = repr(said[0]) if said else "'reasoning'"
-                raise ValueError(f"{what} is given without a label; add 'label', or 'usable' for all four pictures")
-            if pictures:
-                value = {**value, "generated": [_without_truth(one) for one in pictures]}
-        return value
+        return without_verdicts(value) if isinstance(value, dict) else value
 
 
 class Sample(SampleLine):
@@ -302,46 +292,6 @@ class Sample(SampleLine):
     def dimensions_known(self) -> bool:
         """Whether the defects of every picture are known, and not only which pictures are usable."""
         return all(picture.dimensions_known for picture in self.generated)
-
-
-def _in_full(line: dict[str, Any]) -> dict[str, Any]:
-    """Fill in what the rest of a line implies: letters from the order, and verdicts from the label or the reverse.
-
-    A null value counts as a missing field.
-    """
-    line = _without_nulls(line)
-    pictures = line.get("generated")
-    if "label" in line:
-        line["label"] = read_label(line["label"])
-    if not isinstance(pictures, list | tuple):
-        return line
-    if len(pictures) != len(OPTIONS):
-        raise ValueError(f"generated must list four pictures (options A, B, C, D), not {len(pictures)}")
-    full = [_without_nulls({"file": one} if isinstance(one, str) else one) for one in pictures]
-    if not all(isinstance(one, dict) for one in full):
-        return line
-    if not any("option" in one for one in full):
-        full = [{**one, "option": option} for one, option in zip(full, OPTIONS, strict=True)]
-    if (options := [one.get("option") for one in full]) != list(OPTIONS):
-        raise ValueError(f"generated must list options A, B, C, D in this order, not {', '.join(map(str, options))}")
-    if "label" in line:
-        full = [{"usable": one["option"] in line["label"], **one} for one in full]
-    elif verdicts := [one["usable"] for one in full if "usable" in one]:
-        _refuse_verdicts(verdicts)
-        line["label"] = options_text(one["option"] for one in full if one["usable"])
-    return {**line, "generated": full}
-
-
-def _refuse_verdicts(verdicts: Sequence[object]) -> None:
-    """Refuse verdicts that do not determine a label."""
-    if other := [one for one in verdicts if not isinstance(one, bool)]:
-        raise ValueError(f"usable must be true or false, not {other[0]!r}")
-    if len(verdicts) != len(OPTIONS):
-        raise ValueError("only some generated pictures have 'usable'; give it for all four, or give a label")
-
-
-def _without_nulls(record: Any) -> Any:
-    return {key: value for key, value in record.items() if value is not None} if isinstance(record, dict) else record
 
 
 AnySample = Sample | Unlabelled
@@ -386,26 +336,7 @@ def parse_any(line: bytes) -> AnySample:
         ValidationError: the line is not a sample.
     """
     value = _JSON.validate_json(line)
-    return (Sample if _has_label(value) else Unlabelled).model_validate(value)
+    return (Sample if has_label(value) else Unlabelled).model_validate(value)
 
 
 _JSON: TypeAdapter[Any] = TypeAdapter(Any)
-
-
-_TRUTH = ("dimensions", "severity", "defects", "comment")
-"""Fields of a generated picture that describe its defects."""
-
-
-def _without_truth(picture: object) -> object:
-    """Drop the fields that describe defects; they are empty in an unlabelled picture."""
-    return {k: v for k, v in picture.items() if k not in _TRUTH} if isinstance(picture, dict) else picture
-
-
-def _has_label(line: object) -> bool:
-    """Whether a line says which pictures are usable. True for other JSON values, which then fail as a sample."""
-    if not isinstance(line, dict) or line.get("label") is not None:
-        return True
-    pictures = line.get("generated")
-    return isinstance(pictures, list) and any(
-        isinstance(one, dict) and one.get("usable") is not None for one in pictures
-    )

@@ -8,7 +8,7 @@ in which `N` has length one:
     r_acc = 1                if R = L,     else 0      exact, plain GRPO (table 6, first row)
 
 `N` is an option of its own here: {N} is in {N} and in nothing else, so `N` for label `N` earns 1/1, `N` for `AC` earns
-0 and `A` for `N` earns 0. The score of the evaluation (`trainer.metrics.correct`) is another rule on purpose.
+0 and `A` for `N` earns 0. The score of the evaluation (`trainer.judged.correct`) is another rule on purpose.
 
 What the paper leaves open, decided from the formulas (docs/training/deviations.md has everything else):
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from math import sqrt
 from statistics import NormalDist
+from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from trainer.products import effective_samples
+
+
+class _OfProduct(Protocol):
+    @property
+    def product(self) -> Hashable: ...
+
+
+Item = TypeVar("Item", bound=_OfProduct)
 
 
 class Share(BaseModel):
@@ -69,3 +78,8 @@ def share_by_product(answers: Sequence[bool], products: Sequence[Hashable], leve
         products: the product of each sample.
     """
     return share(sum(answers), len(answers), level, effective_samples(answers, products))
+
+
+def share_of(items: Sequence[Item], holds: Callable[[Item], bool], level: float = 0.95) -> Share:
+    """The share of the items for which something holds, by product as in `share_by_product`."""
+    return share_by_product([holds(item) for item in items], [item.product for item in items], level)

@@ -9,12 +9,12 @@ import json
 import os
 import time
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
 from screening.errors import UserError
 from screening.runtime.atomic_write import write_atomically
+from screening.runtime.utc_time import utc_now_text
 
 REQUESTS = "requests.jsonl"
 EVENTS = "events.jsonl"
@@ -102,7 +102,7 @@ class RunRecorder:
         self.exchanges: list[Exchange] = []
         self.events: list[Event] = []
         self._began = time.perf_counter()
-        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        self._started = utc_now_text()
         self._busy = os.getloadavg()[0]
         self._requests = (directory / REQUESTS).open("x", encoding="utf-8")
         self._events = (directory / EVENTS).open("x", encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from screening.checkpoint.regular_file import Step, read_chunks, sha256_of, unwa
 from screening.errors import CheckpointDamaged, CheckpointUnavailable
 from screening.runtime.atomic_write import partial_path
 from screening.runtime.digests import file_sha256
+from screening.runtime.utc_time import utc_now_text
 
 _UNLISTED = (MANIFEST_NAME, partial_path(Path(MANIFEST_NAME)).name, CARD_NAME)
 """Files in the root that no manifest lists. A crash while scores are stored leaves a partial manifest."""
@@ -37,7 +37,7 @@ def write_manifest(directory: Path, **fields: Any) -> Manifest:
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path not in unlisted
     }
-    manifest = Manifest(files=files, created=datetime.now(UTC).isoformat(timespec="seconds"), **fields)
+    manifest = Manifest(files=files, created=utc_now_text(), **fields)
     store_manifest(manifest, directory)
     return manifest
 

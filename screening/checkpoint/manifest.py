@@ -23,6 +23,7 @@ from screening.errors import CheckpointDamaged, CheckpointUnavailable
 from screening.prompt import Prompt
 from screening.runtime.atomic_write import write_atomically
 from screening.runtime.digests import json_digest
+from screening.runtime.validation import first_fault
 from screening.task import DIMENSIONS, STANDARD_DIMENSIONS, Dimension
 
 MANIFEST_NAME = "screening.json"
@@ -254,7 +255,7 @@ def read_manifest(directory: Path, step: Step = unwatched) -> Manifest:
 
 
 def _first(error: ValidationError) -> str:
-    """Return the first fault and its place, without the value, which may have megabytes."""
-    one = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    """Return the first fault and its place."""
+    where, message = first_fault(error)
     more = f" ({error.error_count()} faults in total)" if error.error_count() > 1 else ""
-    return f"{'.'.join(map(str, one['loc'])) or 'top level'}: {one['msg']}{more}"[:500]
+    return f"{where or 'top level'}: {message}{more}"[:500]

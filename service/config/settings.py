@@ -18,6 +18,7 @@ from screening.checkpoint.registry import MODEL, MODEL_NAME, PRODUCTION
 from screening.images import ImageLimits
 from screening.inference.generation import CpuDtype, CpuWorker
 from screening.runtime.argument_types import is_address
+from screening.runtime.validation import first_fault
 from service.config.address_guard import Network
 from service.config.named_keys import NamedKey, named_keys
 from service.config.picture_hosts import PictureHost, picture_host
@@ -322,10 +323,10 @@ def load(given: dict[str, Any]) -> Settings:
     try:
         return Settings(**{name: value for name, value in given.items() if value != "" or name not in _OPTIONAL})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0]) if first["loc"] else ""
-        where = f"--{name.replace('_', '-')} ({PREFIX}{name.upper()}): " if name else ""
-        raise SettingsError(where + first["msg"].removeprefix("Value error, ")) from None
+        where, message = first_fault(error)
+        name = where.partition(".")[0]
+        option = f"--{name.replace('_', '-')} ({PREFIX}{name.upper()}): " if name else ""
+        raise SettingsError(f"{option}{message}") from None
 
 
 _NO_KEYS = {

@@ -21,8 +21,8 @@ LAYERS = {
         "review_page pipeline http app server"
     ),
     "trainer": (
-        "labels yaml_file records data_directory products shares metrics reward prompt_texts runs endpoint data "
-        "evaluation catalogue training release research"
+        "labels yaml_file partial_records records data_directory products shares judged picture_verdicts metrics "
+        "reward prompt_texts runs endpoint data evaluation catalogue training release research"
     ),
     "loadtest": "console fleet results load targets commands",
 }

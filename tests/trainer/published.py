@@ -16,13 +16,15 @@ from screening.checkpoint.manifest import Decoding, ImageContract, Manifest, rea
 from screening.checkpoint.probes import Probe, Probes
 from screening.checkpoint.seal import sealed
 from screening.prompt import COMPACT
+from screening.runtime.utc_time import utc_now_text
 from screening.task import NONE, OPTIONS, Dimension
 from trainer.data_directory import data_digest, read_samples
 from trainer.evaluation.evaluate.identity import Identity
 from trainer.evaluation.evaluate.predictions import Prediction
-from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, now, versions
+from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, versions
 from trainer.evaluation.reliability import Reliability, summarise
-from trainer.metrics import Judged, evaluate_scores
+from trainer.judged import Judged
+from trainer.metrics import evaluate_scores
 from trainer.records import Sample
 from trainer.release.publish.probing import Prober
 from trainer.runs.run_directory import claim
@@ -114,7 +116,7 @@ def make_evaluation(
     judged = [_judged(sample, n, text) for n, (sample, text) in enumerate(zip(samples, said, strict=True))]
     sure = [confidence if one.choice else 0.0 for one in judged]
     result = Evaluation(
-        created=now(),
+        created=utc_now_text(),
         checkpoint=EvaluatedCheckpoint(name=manifest.name, version=manifest.version, digest=manifest.digest),
         data=EvaluatedData(digest=digest, samples=len(samples), evaluated=len(samples)),
         mode=mode,

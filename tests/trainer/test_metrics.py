@@ -10,17 +10,9 @@ import pytest
 
 from screening.answer import Answer, Finding, Reason, Unreadable
 from screening.task import OPTIONS, Dimension, options_text
-from trainer.metrics import (
-    Judged,
-    balance,
-    correct,
-    evaluate_scores,
-    none_class,
-    picture_verdicts,
-    random_baseline,
-    score,
-    weighted_score,
-)
+from trainer.judged import Judged, correct
+from trainer.metrics import balance, evaluate_scores, none_class, random_baseline, score, weighted_score
+from trainer.picture_verdicts import picture_verdicts
 from trainer.products import counted, effective_samples, repeated
 from trainer.records import Defect, Generated, Original, Sample
 from trainer.shares import share, share_by_product, wilson

@@ -10,6 +10,7 @@ from screening.errors import UserError
 from screening.runtime.argument_types import above_zero, positive, share
 from screening.runtime.exits import UNFINISHED
 from trainer.runs.arguments import add_directory, add_mode
+from trainer.runs.sigterm import engine_ends_on_sigterm
 
 AUTO = "auto"
 LOCAL = "local"
@@ -101,7 +102,6 @@ def run(args: argparse.Namespace) -> int:
     from screening.answer import Mode
     from trainer.catalogue.run import Order, screen_dataset
     from trainer.catalogue.summary import report
-    from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm
 
     if args.locate and args.mode != "cot":
         raise UserError("--locate needs --mode cot, because a direct answer names no issues")

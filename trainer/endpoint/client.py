@@ -10,9 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from math import isfinite
 from typing import Any, cast
 
 import openai
@@ -21,6 +18,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from trainer.endpoint.errors import EndpointUnusable, Refused, Unanswered
 from trainer.endpoint.pace import Clock, Pace
+from trainer.runs.http_retry import retry_after
 
 LONGEST_RETRY_AFTER = 600.0
 """Longest accepted `Retry-After` in seconds. A longer one, such as a daily quota, ends the run; the same command
@@ -193,26 +191,8 @@ def _wait(state: RetryCallState) -> float:
 
 
 def _retry_after(error: BaseException) -> float | None:
-    """Seconds that the endpoint asks to wait (RFC 9110, section 10.2.3: a number or a date); None without a header.
-
-    Some providers also send `retry-after-ms`, which is more precise.
-    """
-    if not isinstance(error, openai.APIStatusError):
-        return None
-    headers = error.response.headers
-    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers.get(name, "")) * scale
-        except ValueError:
-            continue
-        return seconds if isfinite(seconds) and seconds >= 0 else None
-    try:
-        moment = parsedate_to_datetime(headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    """Seconds that the endpoint asks to wait; None if it does not ask."""
+    return retry_after(error.response.headers) if isinstance(error, openai.APIStatusError) else None
 
 
 def _said(error: openai.APIStatusError) -> str:

@@ -1,8 +1,13 @@
-"""Parts of the Markdown reports that trainer commands write."""
+"""Parts of the reports that trainer commands write, as Markdown or as plain text."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+from trainer.shares import Share
+
+_NUMBER = re.compile(r"[\d,.]+(e[+-]\d+)?%?")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -18,3 +23,46 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     rule = "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
     return "\n".join([line(header), f"|{rule}|", *map(line, rows)])
+
+
+def cell_text(text: str) -> str:
+    """Free text made fit for one cell of a Markdown table: it may hold a bar or a line break."""
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+
+
+def number(value: float | None) -> str:
+    """A number for a cell; `-` if there is none."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def percent(one: Share) -> str:
+    """A share with its unit, such as `38.25 %`; `-` if it is of nothing."""
+    return "-" if one.percent is None else f"{one.percent:.2f} %"
+
+
+def interval(one: Share) -> str:
+    """The confidence interval of a share in percent, such as `30.1 to 46.9`; `-` if the share is of nothing."""
+    return "-" if one.low is None or one.high is None else f"{one.low:.1f} to {one.high:.1f}"
+
+
+def with_interval(one: Share) -> str:
+    """A share with its confidence interval, such as `38.2 % (30.1 to 46.9)`; `-` if it is of nothing."""
+    return "-" if one.percent is None else f"{one.percent:.1f} % ({interval(one)})"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a plain table: columns with numbers are right-aligned, words and the first column left-aligned.
+
+    A row with nothing but a first cell is a heading, which may be wider than its column.
+    """
+    columns = range(len(rows[0]))
+    widths = [max(len(row[column]) for row in rows if any(row[1:])) for column in columns]
+    numeric = [column > 0 and any(_NUMBER.fullmatch(row[column]) for row in rows) for column in columns]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -30,25 +30,23 @@ _occupied: dict[Path, int] = {}
 """Locked directory → file descriptor of its lock. This process holds the locks until it ends."""
 
 
-def claim(directory: Path, origin: dict[str, Any], *, undeciding: Collection[str] = ()) -> None:
+def claim(directory: Path, origin: dict[str, Any]) -> None:
     """Claim a new or empty directory for this run, or check that the directory already belongs to it.
 
     Of two runs that claim a directory at the same moment, one gets it.
 
     Args:
         origin: everything that decides the run's result, as JSON values.
-        undeciding: names of settings that an earlier version recorded, although they do not decide the result. They
-            are not compared, at any depth of `settings`.
 
     Raises:
         RunMismatch: the directory belongs to another run, or holds other files.
     """
-    see_whose(directory, origin, undeciding=undeciding)
+    see_whose(directory, origin)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / ORIGIN_NAME
     if not path.exists():
         _create(path, json.dumps(origin, indent=1) + "\n")
-    see_whose(directory, origin, undeciding=undeciding)  # another run may have been faster
+    see_whose(directory, origin)  # another run may have been faster
 
 
 def _create(path: Path, content: str) -> None:
@@ -69,7 +67,7 @@ def _create(path: Path, content: str) -> None:
         own.unlink(missing_ok=True)
 
 
-def see_whose(directory: Path, origin: dict[str, Any], *, undeciding: Collection[str] = ()) -> None:
+def see_whose(directory: Path, origin: dict[str, Any]) -> None:
     """Check like `claim`, without writing. For commands that create the directory at the end of their work.
 
     Raises:
@@ -79,8 +77,6 @@ def see_whose(directory: Path, origin: dict[str, Any], *, undeciding: Collection
     there = _entries(directory)  # before the file is looked for, because another run may claim the directory now
     if path.exists():
         before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(origin))
-        if undeciding and isinstance(before, dict) and "settings" in before:
-            before["settings"] = _without(before["settings"], undeciding)
         if before != now:
             raise RunMismatch(
                 f"{directory} holds a run with other settings or data ({_differences(before, now)}). "
@@ -95,13 +91,6 @@ def _entries(directory: Path) -> list[str]:
     if directory.is_dir():
         return sorted(entry.name for entry in directory.iterdir())
     return [directory.name] if directory.exists() else []
-
-
-def _without(settings: Any, names: Collection[str]) -> Any:
-    """Nested settings without those of these names."""
-    if not isinstance(settings, dict):
-        return settings
-    return {name: _without(value, names) for name, value in settings.items() if name not in names}
 
 
 def _differences(before: object, now: object) -> str:

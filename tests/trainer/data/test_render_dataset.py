@@ -61,9 +61,9 @@ def test_statistics_equal_those_calculated_by_hand():
 
     shadow, layout = ["physical_shadow"], ["placement_layout"]
     found = statistics([record("AB", [[], [], shadow, shadow]), record("N", [layout, layout, layout, shadow])])
-    assert found["mean_answer_length"] == 1.5
-    assert found["random_baseline"] == 0.3
-    assert found["random_baseline_by_dimension"]["placement_layout"] == 0.2
+    assert found["mean_label_length"] == 1.5
+    assert found["random_baseline"] == 30
+    assert found["random_baseline_by_dimension"]["placement_layout"] == 20
     assert found["random_baseline_by_dimension"]["extension_rationality"] is None
     assert found["samples_by_dimension"]["physical_shadow"] == 2
     assert found["share_by_dimension"] == {"physical_shadow": 0.5, "placement_layout": 0.5}

@@ -42,7 +42,7 @@ from trainer.evaluation.evaluate.identity import EndpointModel, Identity
 from trainer.evaluation.evaluate.predictions import Prediction, open_predictions
 from trainer.evaluation.evaluate.report import write_result
 from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedEndpoint, conclude, read_evaluation
-from trainer.metrics import Judged
+from trainer.judged import Judged
 
 pytestmark = pytest.mark.slow
 

@@ -26,7 +26,7 @@ from trainer.evaluation.evaluate.errors import EvaluationError
 from trainer.evaluation.evaluate.generate import OfflineEngine
 from trainer.evaluation.evaluate.locating import locating
 from trainer.evaluation.evaluate.result import read_evaluation
-from trainer.metrics import Judged
+from trainer.judged import Judged
 from trainer.records import Sample
 from trainer.release.card import card
 from trainer.runs.run_directory import RunMismatch

@@ -11,11 +11,13 @@ from screening.calibration import Calibration
 from screening.checkpoint.directory import verify, write_manifest
 from screening.checkpoint.manifest import CARD_NAME, Decoding, ImageContract, Manifest, read_manifest, store_manifest
 from screening.prompt import COMPACT
+from screening.runtime.utc_time import utc_now_text
 from tests.screening.checkpoint.test_domain import make_domain
 from tests.trainer.coloured import sample_of
 from trainer.__main__ import main
-from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, now, versions
-from trainer.metrics import Judged, evaluate_scores
+from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, versions
+from trainer.judged import Judged
+from trainer.metrics import evaluate_scores
 
 
 def evaluation(directory: Path, manifest: Manifest, mode: Mode) -> Path:
@@ -26,7 +28,7 @@ def evaluation(directory: Path, manifest: Manifest, mode: Mode) -> Path:
         Judged(sample_of("ABC", "ABC"), Answer(frozenset("BC"), "…"), "B"),
     ]
     result = Evaluation(
-        created=now(),
+        created=utc_now_text(),
         checkpoint=EvaluatedCheckpoint(name="small", version="1", digest=manifest.digest),
         data=EvaluatedData(digest="sha256:0", samples=4, evaluated=4),
         mode=mode,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import multiprocessing
 import os
 import shutil
@@ -281,10 +280,6 @@ def test_a_run_continues_with_other_saves_and_no_other_settings(
     monkeypatch.setattr("trainer.research.ablation.tables.tables", lambda _: "tables")
     assert call("tiny-ablation") == 0
     assert call(recipe(save_steps=3, gradient_checkpointing=False, vllm_memory=0.2)) == 0
-    begun = json.loads((ablation.out / "run.json").read_text())
-    begun["settings"]["hcm_grpo"] |= {"gradient_checkpointing": True, "vllm_memory": 0.3}  # as earlier versions did
-    (ablation.out / "run.json").write_text(json.dumps(begun))
-    assert call("tiny-ablation") == 0
     assert call(recipe(learning_rate=0.5)) == 2
     assert "other settings or data" in capsys.readouterr().err
     assert call("tiny-ablation", "--seeds", "0,1,2") == 0, "further seeds are added"

@@ -84,16 +84,6 @@ def test_the_settings_that_differ_are_named(tmp_path: Path) -> None:
     assert "training" not in said and "d" * 41 not in said and "remove" not in said
 
 
-def test_recorded_settings_that_decide_nothing_are_not_compared(tmp_path: Path) -> None:
-    claim(tmp_path, {"settings": {"rate": 1, "room": 2, "stage": {"room": 3, "rate": 4}}})
-    now = {"settings": {"rate": 1, "stage": {"rate": 4}}}
-    claim(tmp_path, now, undeciding={"room"})
-    with pytest.raises(RunMismatch, match=r"settings\.room 2 there"):
-        claim(tmp_path, now)
-    with pytest.raises(RunMismatch, match=r"settings\.stage\.rate 4 there, 5 now"):
-        claim(tmp_path, {"settings": {"rate": 1, "stage": {"rate": 5}}}, undeciding={"room"})
-
-
 def test_only_the_first_differences_are_named(tmp_path: Path) -> None:
     claim(tmp_path, dict.fromkeys("abcde", 1))
     with pytest.raises(RunMismatch, match=r"\(a 1 there, 2 now; b .*; c .*; 2 more\)"):

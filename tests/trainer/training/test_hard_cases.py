@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from screening.answer import Answer, Mode, Unreadable, parse
 from screening.task import OPTIONS, Dimension
 from trainer.evaluation.evaluate.predictions import Prediction
-from trainer.metrics import Judged
+from trainer.judged import Judged
 from trainer.records import Generated, Original, Sample
 from trainer.training.hard_cases import Cases, HardCasesError, Part, epoch_sizes, find_cases, make_curriculum
 

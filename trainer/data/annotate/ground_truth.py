@@ -19,7 +19,7 @@ from trainer.data.annotate.invention import INVENTED, invent
 from trainer.data.annotate.method import REASON, Accepted, Rejected
 from trainer.data.annotate.reading import Fault
 from trainer.data.render.words import NORMAL_COMMENT
-from trainer.metrics import correct
+from trainer.judged import correct
 from trainer.records import AnySample, Generated, Sample
 
 HARSH = 0.25

@@ -8,11 +8,10 @@ OUT/annotation.json     counts, agreement with the truth, tokens, cost
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,10 @@ from pydantic import BaseModel, ConfigDict
 
 from screening.runtime.atomic_write import replacing, write_atomically
 from trainer.data.annotate.method import Accepted, Rejected, Step
-from trainer.data_directory import SAMPLES_NAME, DataError, picture_path
-from trainer.metrics import Judged, picture_verdicts, random_baseline
+from trainer.data_directory import SAMPLES_NAME, DataError, json_lines, picture_path
+from trainer.judged import Judged
+from trainer.metrics import random_baseline
+from trainer.picture_verdicts import picture_verdicts
 from trainer.records import AnySample, Sample
 from trainer.shares import Share, share
 
@@ -102,7 +103,7 @@ def write_output(
         if question.id in accepted:
             for file in question.files:
                 link_picture(picture_path(source, file), out / file)
-    lines = [accepted[question.id].sample.model_dump_json() for question in questions if question.id in accepted]
+    lines = [f"{accepted[question.id].sample.model_dump_json()}\n" for question in questions if question.id in accepted]
     settled = len(accepted) + len(rejected)
     report = Annotation(
         method=method,
@@ -116,10 +117,8 @@ def write_output(
         corrupted=None if corrupted is None else share(corrupted, len(accepted)),
         teacher=teacher,
     )
-    write_atomically(
-        out / REJECTED_NAME, _lines(json.dumps(_record(n, s), ensure_ascii=False) for n, s in rejected.items())
-    )
-    write_atomically(out / SAMPLES_NAME, _lines(lines))
+    write_atomically(out / REJECTED_NAME, json_lines(_record(name, step) for name, step in rejected.items()))
+    write_atomically(out / SAMPLES_NAME, "".join(lines))
     write_atomically(out / REPORT_NAME, report.model_dump_json(indent=2) + "\n")
     return report
 
@@ -169,7 +168,3 @@ def _record(name: str, step: Rejected) -> dict[str, Any]:
         "attempts": step.attempts,
         "text": step.text,
     }
-
-
-def _lines(lines: Iterable[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)

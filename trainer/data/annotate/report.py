@@ -10,8 +10,8 @@ from trainer.data.annotate.errors import AnnotationError
 from trainer.data.annotate.output import Annotation
 from trainer.data_directory import data_digest, read_any_samples
 from trainer.records import AnySample
+from trainer.runs.markdown import with_interval
 from trainer.runs.run_directory import claim
-from trainer.shares import Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ def summary(annotation: Annotation, out: Path) -> tuple[str, ...]:
     if annotation.agreement:
         agreement = annotation.agreement
         lines.append(
-            f"compared with the truth: correct {_percent(agreement.correct)}, whole label {_percent(agreement.exact)}, "
-            f"verdicts {_percent(agreement.verdicts)}"
+            f"compared with the truth: correct {with_interval(agreement.correct)}, "
+            f"whole label {with_interval(agreement.exact)}, verdicts {with_interval(agreement.verdicts)}"
         )
     if annotation.teacher:
         teacher = annotation.teacher
@@ -62,7 +62,3 @@ def summary(annotation: Annotation, out: Path) -> tuple[str, ...]:
             f"completion tokens{cost}"
         )
     return tuple(lines)
-
-
-def _percent(one: Share) -> str:
-    return "-" if one.percent is None else f"{one.percent:.1f} % ({one.low:.1f} to {one.high:.1f})"

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from screening.answer import check_reasoning, parse_findings
+from screening.runtime.validation import first_fault
 from screening.task import NONE
 from trainer.data.collect.errors import CollectError
 from trainer.data.collect.export import Item, PictureFile, Verdict
@@ -83,7 +84,7 @@ def record_of(name: str, item: Item) -> dict[str, Any]:
     try:
         Sample.model_validate(record)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        problem = first_fault(error)[1]
         raise CollectError(f"the service's export of task {item.task} contradicts itself: {problem}") from error
     return record
 

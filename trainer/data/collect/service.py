@@ -16,8 +16,10 @@ import httpx
 from pydantic import BaseModel, ValidationError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from screening.runtime.validation import first_fault
 from trainer.data.collect.errors import CollectError, ErasedMeanwhile, Unreachable
 from trainer.data.collect.export import Item, Page
+from trainer.runs.http_retry import TEMPORARY_STATUS, TemporaryFailure, asked_to_wait, retry_after
 
 TRIES = 6
 PAGE = 200
@@ -26,7 +28,6 @@ TIMEOUT = 60.0
 """Maximum time in seconds for each part of a request: connecting, and each pause of the answer."""
 LONGEST_RETRY_AFTER = 120.0
 """Longest accepted `Retry-After` in seconds."""
-_TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
 _REFUSED = {
     401: "the key is missing or unknown; --key-file must hold a key of the service with the scope admin",
     403: "the key lacks the scope admin",
@@ -35,14 +36,6 @@ _REFUSED = {
 }
 
 Answer = TypeVar("Answer", bound=BaseModel)
-
-
-class _TryAgain(Exception):
-    """The request failed for a reason that may pass."""
-
-    def __init__(self, reason: str, after: float = 0.0) -> None:
-        super().__init__(reason)
-        self.after = after
 
 
 class ReviewService:
@@ -66,7 +59,7 @@ class ReviewService:
             sleep=sleep,
             stop=stop_after_attempt(TRIES),
             wait=_wait,
-            retry=retry_if_exception_type(_TryAgain),
+            retry=retry_if_exception_type(TemporaryFailure),
             reraise=True,
         )
 
@@ -137,7 +130,7 @@ class ReviewService:
         try:
             # A copy per request, because a tenacity object stores the state of its call.
             response: httpx.Response = self._retrying.copy()(self._ask_once, method, path, **more)
-        except _TryAgain as error:
+        except TemporaryFailure as error:
             raise Unreachable(f"{self.url}{path}: {error}, {TRIES} times") from error
         if response.status_code in accepted:
             return response
@@ -148,10 +141,10 @@ class ReviewService:
         try:
             response = self._client.request(method, path, **more)
         except (httpx.TransportError, httpx.DecodingError) as error:
-            raise _TryAgain(str(error) or type(error).__name__) from error
-        if response.status_code in _TRY_AGAIN:
-            after = _seconds(response.headers.get("retry-after", ""))
-            raise _TryAgain(f"status {response.status_code}", min(after, LONGEST_RETRY_AFTER))
+            raise TemporaryFailure(str(error) or type(error).__name__) from error
+        if response.status_code in TEMPORARY_STATUS:
+            after = retry_after(response.headers) or 0.0
+            raise TemporaryFailure(f"status {response.status_code}", min(after, LONGEST_RETRY_AFTER))
         return response
 
 
@@ -175,11 +168,10 @@ def _read(kind: type[Answer], response: httpx.Response) -> Answer:
     try:
         return kind.model_validate_json(response.content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the body"
+        where, message = first_fault(error)
         raise CollectError(
-            f"{response.url.copy_with(query=None)}: {where}: {first['msg'].removeprefix('Value error, ')}; use the "
-            "trainer of the service's version"
+            f"{response.url.copy_with(query=None)}: {where or 'the body'}: {message}; use the trainer of the service's "
+            "version"
         ) from error
 
 
@@ -187,10 +179,4 @@ _backoff = wait_random_exponential(multiplier=1, max=30)
 
 
 def _wait(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    return max(0.1, _backoff(state), error.after if isinstance(error, _TryAgain) else 0.0)
-
-
-def _seconds(text: str) -> float:
-    """A `Retry-After` in seconds; 0 for a missing header, or a date."""
-    return float(text) if text.isascii() and text.isdigit() else 0.0
+    return max(0.1, _backoff(state), asked_to_wait(state))

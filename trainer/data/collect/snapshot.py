@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,11 +28,12 @@ from screening.errors import ImageError
 from screening.images import accept, decode
 from screening.runtime.atomic_write import partial_path, write_atomically
 from screening.runtime.digests import file_sha256, json_digest
+from screening.runtime.utc_time import utc_now_text
 from trainer.data.collect.errors import ErasedMeanwhile, NothingReviewed
 from trainer.data.collect.export import Item
 from trainer.data.collect.samples import PICTURES_NAME, LeftOut, choose, file_of, record_of
 from trainer.data.collect.service import ReviewService
-from trainer.data_directory import SAMPLES_NAME, data_digest, read_samples
+from trainer.data_directory import SAMPLES_NAME, data_digest, json_lines, read_samples
 from trainer.runs.process_lock import LOCK_NAME, open_lock_file, try_lock
 from trainer.runs.run_directory import RunMismatch
 
@@ -177,10 +178,10 @@ def _collected(service: ReviewService, partial: Path, out: Path) -> Snapshot:
             f"{service.url} has no reviewed question that can be used ({len(left_out)} tasks were left out); review "
             "some first"
         )
-    write_atomically(partial / SAMPLES_NAME, _lines(records.values()))
+    write_atomically(partial / SAMPLES_NAME, json_lines(records.values()))
     write_atomically(
         partial / LEFT_OUT_NAME,
-        _lines({"task": one.task, "reason": one.reason} for one in sorted(left_out, key=lambda one: one.task)),
+        json_lines({"task": one.task, "reason": one.reason} for one in sorted(left_out, key=lambda one: one.task)),
     )
     digest = data_digest(partial, read_samples(partial), check=False)  # each picture was checked on arrival
     snapshot = _manifest(service, digest, export_digest(items), chosen, list(records.values()), left_out)
@@ -249,7 +250,7 @@ def _manifest(
         digest=digest,
         export=export,
         service=service.url,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=utc_now_text(),
         samples=len(items),
         products=len({item.product or item.digests[0] for item in items}),
         reviews=sum(len(item.reviews) for item in items),
@@ -267,10 +268,6 @@ def _manifest(
 
 def _counts(values: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items()))
-
-
-def _lines(records: Iterable[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 @contextmanager

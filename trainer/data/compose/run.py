@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -26,7 +26,7 @@ from trainer.data.compose.order import Order, Tools, origin, prepare
 from trainer.data.compose.page import contact_sheet, page
 from trainer.data.compose.sample import Composed, Composer
 from trainer.data.compose.sources import Source, products_in
-from trainer.data_directory import SAMPLES_NAME
+from trainer.data_directory import SAMPLES_NAME, json_lines
 from trainer.records import Original, Picture, Unlabelled
 from trainer.runs.run_directory import claim, occupy
 
@@ -83,14 +83,14 @@ def compose(order: Order) -> Result:
 def _write(order: Order, result: Result) -> None:
     """Write everything about the whole run; `samples.jsonl` comes last."""
     out, maker = order.out, result.tools.maker
-    write_atomically(out / FAILURES, _lines(_left_line(one, maker) for one in result.left))
+    write_atomically(out / FAILURES, json_lines(_left_line(one, maker) for one in result.left))
     write_atomically(out / SUMMARY, json.dumps(_summary(order, result), indent=1, ensure_ascii=False) + "\n")
     shown = result.samples[:SHOWN]
     write_atomically(out / PAGE, page(out, shown, f"{len(result.samples)} samples painted by {maker}"))
     with replacing(out / SHEET) as partial:
         contact_sheet(out, shown, f"painted by {maker}").save(partial, "PNG")
-    write_atomically(out / QUESTIONS, _lines(_question(one) for one in result.samples))
-    write_atomically(out / SAMPLES_NAME, _lines(_record(one, result.tools) for one in result.samples))
+    write_atomically(out / QUESTIONS, json_lines(_question(one) for one in result.samples))
+    write_atomically(out / SAMPLES_NAME, json_lines(_record(one, result.tools) for one in result.samples))
 
 
 def _record(sample: Composed, tools: Tools) -> dict[str, Any]:
@@ -149,7 +149,3 @@ def _means(samples: Sequence[Composed]) -> dict[str, float]:
         return {}
     means = {name: round(fmean(one[name] for one in pictures), 3) for name in pictures[0]}
     return means | {"least_difference": round(fmean(sample.least_difference or 0 for sample in samples), 3)}
-
-
-def _lines(records: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

@@ -7,8 +7,6 @@ are reported, and the next run tries them again.
 from __future__ import annotations
 
 import asyncio
-import email.utils
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,21 +19,13 @@ from screening.errors import ImageError
 from screening.images import ImageLimits, accept, decode
 from screening.runtime.atomic_write import write_atomically
 from trainer.endpoint.pace import Clock, Pace
+from trainer.runs.http_retry import TEMPORARY_STATUS, TemporaryFailure, asked_to_wait, retry_after
 
 TRIES = 4
 CONNECTIONS = 4
 LONGEST_WAIT = 120.0
 """Longest accepted `Retry-After` in seconds; a picture with a longer one fails in this run."""
-_TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
 _USER_AGENT = "screening-trainer import-pairs"
-
-
-class _TryAgain(Exception):
-    """The request failed for a temporary reason, so a retry may succeed."""
-
-    def __init__(self, reason: str, after: float = 0.0) -> None:
-        super().__init__(reason)
-        self.after = after
 
 
 class _Failed(Exception):
@@ -105,21 +95,20 @@ async def _fetch(client: httpx.AsyncClient, pace: Pace, clock: Clock, url: str, 
     backoff = wait_exponential_jitter(initial=1, max=30)
 
     def wait(state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        return max(backoff(state), error.after if isinstance(error, _TryAgain) else 0.0)
+        return max(backoff(state), asked_to_wait(state))
 
     try:
         async for attempt in AsyncRetrying(
             stop=stop_after_attempt(TRIES),
             wait=wait,
-            retry=retry_if_exception_type(_TryAgain),
+            retry=retry_if_exception_type(TemporaryFailure),
             sleep=clock.sleep,
             reraise=True,
         ):
             with attempt:
                 await pace.turn()
                 data = await _get(client, pace, url)
-    except _TryAgain as error:
+    except TemporaryFailure as error:
         raise _Failed(f"{error}, {TRIES} times") from error
     try:
         await asyncio.to_thread(lambda: decode(accept(data), shrink_to=1))
@@ -132,12 +121,12 @@ async def _get(client: httpx.AsyncClient, pace: Pace, url: str) -> bytes:
     most = ImageLimits().max_bytes
     try:
         async with client.stream("GET", url) as response:
-            if response.status_code in _TRY_AGAIN:
-                after = _retry_after(response.headers.get("retry-after"))
+            if response.status_code in TEMPORARY_STATUS:
+                after = retry_after(response.headers) or 0.0
                 if after > LONGEST_WAIT:
                     raise _Failed(f"the server answers {response.status_code} and asks to wait {after:.0f} s")
                 pace.hold(after)
-                raise _TryAgain(f"the server answers {response.status_code}", after)
+                raise TemporaryFailure(f"the server answers {response.status_code}", after)
             if response.status_code != httpx.codes.OK:
                 raise _Failed(f"the server answers {response.status_code}")
             data = bytearray()
@@ -149,16 +138,4 @@ async def _get(client: httpx.AsyncClient, pace: Pace, url: str) -> bytes:
     except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.TooManyRedirects) as error:
         raise _Failed(str(error)) from error
     except (httpx.TransportError, httpx.DecodingError) as error:
-        raise _TryAgain(str(error) or type(error).__name__) from error
-
-
-def _retry_after(text: str | None) -> float:
-    """Seconds of a `Retry-After` header in either form (RFC 9110, 10.2.3); 0 for a missing or invalid header."""
-    if text is None:
-        return 0.0
-    if text.strip().isascii() and text.strip().isdigit():
-        return float(text)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
-        return 0.0
+        raise TemporaryFailure(str(error) or type(error).__name__) from error

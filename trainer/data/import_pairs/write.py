@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
 
 from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
@@ -22,14 +21,14 @@ from screening.errors import ImageError
 from screening.images import accept, decode
 from screening.runtime.atomic_write import write_atomically
 from screening.runtime.digests import file_sha256
-from screening.task import NONE, OPTIONS, options_text
+from screening.task import OPTIONS, options_text
 from trainer.data.import_pairs.group import Digests, LeftOver, Question, Reason, group, sort_out
 from trainer.data.import_pairs.pairs import Columns, Pair, read_pair
 from trainer.data.import_pairs.rows import Layout, PairsError, read_rows
 from trainer.data.split.assign import Item
 from trainer.data.split.write import write_data
-from trainer.data_directory import DataError, is_there, read_bytes
-from trainer.metrics import random_baseline
+from trainer.data_directory import DataError, is_there, json_lines, read_bytes
+from trainer.metrics import label_statistics
 from trainer.records import Sample
 from trainer.runs.run_directory import claim, occupy, see_whose
 
@@ -115,7 +114,7 @@ def import_pairs(order: Order, pairs: Sequence[Pair]) -> Report:
     occupy(order.out)
     items = [_item(question, order.images, digests) for question in questions]
     write_data(order.out, items, copy=False)
-    write_atomically(order.out / LEFT_OVER_NAME, "".join(map(_line, left)))
+    write_atomically(order.out / LEFT_OVER_NAME, json_lines(map(_record, left)))
     report = _report(files, pairs, questions, left, digests)
     write_atomically(order.out / REPORT_NAME, report.model_dump_json(indent=1) + "\n")
     return report
@@ -178,10 +177,10 @@ def _generated(option: str, pair: Pair) -> dict[str, object]:
     return picture
 
 
-def _line(left: LeftOver) -> str:
+def _record(left: LeftOver) -> dict[str, str]:
     pair = left.pair
     record = {"row": pair.where, "original": pair.original, "generated": pair.generated, "reason": left.reason}
-    return json.dumps(record | ({"detail": left.detail} if left.detail else {}), ensure_ascii=False) + "\n"
+    return record | ({"detail": left.detail} if left.detail else {})
 
 
 def _counts(left: Iterable[LeftOver]) -> str:
@@ -196,10 +195,10 @@ def _report(
     left: Sequence[LeftOver],
     digests: Digests,
 ) -> Report:
-    answers = [
-        frozenset(o for o, pair in zip(OPTIONS, question.pairs, strict=True) if pair.usable) for question in questions
+    labels = [
+        options_text(o for o, pair in zip(OPTIONS, question.pairs, strict=True) if pair.usable)
+        for question in questions
     ]
-    labels = [options_text(answer) for answer in answers]
     return Report(
         files=files,
         pairs=len(pairs),
@@ -207,8 +206,5 @@ def _report(
         originals=len({digests.get(pair.original, pair.original) for pair in pairs}),
         questions=len(questions),
         left_over=dict(Counter(one.reason for one in left).most_common()),
-        labels=dict(sorted(Counter(labels).items())),
-        mean_label_length=round(fmean(map(len, labels)), 4),
-        random_baseline=round(random_baseline(answers) or 0.0, 2),
-        share_of_n=round(labels.count(NONE) / len(labels), 4),
+        **label_statistics(labels),
     )

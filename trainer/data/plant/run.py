@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ from trainer.data.plant.order import Order
 from trainer.data.plant.sample import planted_or_reason
 from trainer.data.render.contact_sheet import contact_sheet
 from trainer.data.render.dataset import SHEET_SAMPLES, statistics
-from trainer.data_directory import SAMPLES_NAME
+from trainer.data_directory import SAMPLES_NAME, json_lines
 from trainer.runs.run_directory import claim, occupy
 from trainer.runs.worker_processes import map_in_processes
 
@@ -79,13 +79,9 @@ def _write(order: Order, records: Sequence[dict[str, Any]], left: Sequence[dict[
         **statistics(records),
         "left_out": reasons,
     }
-    write_atomically(out / FAILURES, _lines(left))
+    write_atomically(out / FAILURES, json_lines(left))
     write_atomically(out / "render.json", json.dumps(summary, indent=2) + "\n")
     with replacing(out / "contact-sheet.png") as temporary:
         contact_sheet(out, records[:SHEET_SAMPLES]).save(temporary, "PNG", compress_level=3)
-    write_atomically(out / SAMPLES_NAME, _lines(records))
+    write_atomically(out / SAMPLES_NAME, json_lines(records))
     return Result(summary, reasons)
-
-
-def _lines(records: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

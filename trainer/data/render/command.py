@@ -116,9 +116,9 @@ def _plant(args: argparse.Namespace) -> int:
 def _report(out: Path, summary: dict[str, Any]) -> str:
     return (
         f"{out}: {summary['samples']} samples of {summary['products']} products, "
-        f"mean answer length {summary['mean_answer_length']:.2f}, "
-        f"random baseline {summary['random_baseline'] or 0:.1%}, "
-        f"{summary['share_of_n']:.0%} without a usable picture"
+        f"mean label length {summary['mean_label_length'] or 0:.2f}, "
+        f"random baseline {summary['random_baseline'] or 0:.1f} %, "
+        f"{100 * (summary['share_of_n'] or 0):.0f} % without a usable picture"
     )
 
 

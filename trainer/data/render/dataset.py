@@ -26,12 +26,14 @@ from tqdm import tqdm
 
 from screening.errors import ScreeningError
 from screening.runtime.atomic_write import write_atomically
-from screening.task import NONE, OPTIONS, Dimension
+from screening.task import OPTIONS, Dimension
 from trainer.data.render.contact_sheet import contact_sheet
 from trainer.data.render.picture import Shot
 from trainer.data.render.regions import box_of
 from trainer.data.render.sample import USABLE_COUNTS, Sample, comment_on, make_sample
 from trainer.data.render.staging import Defect
+from trainer.data_directory import SAMPLES_NAME, json_lines
+from trainer.metrics import LabelStatistics, label_statistics
 from trainer.runs.process_lock import LOCK_NAME
 from trainer.runs.run_directory import occupy
 from trainer.runs.worker_processes import map_in_processes
@@ -134,11 +136,8 @@ def _already_drawn(order: Order, out: Path) -> dict[str, Any] | None:
 
 def _write(order: Order, directory: Path, workers: int) -> dict[str, Any]:
     (directory / "pictures").mkdir()
-    records = []
-    with (directory / "samples.jsonl").open("w", encoding="utf-8") as handle:
-        for record in tqdm(_drawn(order, directory, workers), total=order.count, unit="sample", desc="render"):
-            handle.write(json.dumps(record, ensure_ascii=False) + "\n")
-            records.append(record)
+    records = list(tqdm(_drawn(order, directory, workers), total=order.count, unit="sample", desc="render"))
+    (directory / SAMPLES_NAME).write_text(json_lines(records), encoding="utf-8")
     contact_sheet(directory, records[:SHEET_SAMPLES]).save(directory / "contact-sheet.png", compress_level=3)
     summary = {
         "arguments": order.arguments,
@@ -218,7 +217,7 @@ def _defect(defect: Defect, shot: Shot) -> dict[str, Any]:
 
 
 def statistics(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Statistics of the labels, with the computed random baseline (mean answer length / 5, paper, section 5.1).
+    """Statistics of the labels and pictures.
 
     The baseline of a dimension covers the samples in which at least one picture has the issue.
     """
@@ -230,13 +229,10 @@ def statistics(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "samples": len(records),
         "products": len({r["product"] for r in records}),
-        "mean_answer_length": _mean([len(r["label"]) for r in records]),
-        "random_baseline": _baseline(records),
-        "random_baseline_by_dimension": {d: _baseline(rows) for d, rows in by_dimension.items()},
+        **_labels(records),
+        "random_baseline_by_dimension": {d: _labels(rows)["random_baseline"] for d, rows in by_dimension.items()},
         "samples_by_dimension": {d: len(rows) for d, rows in by_dimension.items()},
-        "share_of_n": _mean([float(r["label"] == NONE) for r in records]),
-        "share_of_usable_pictures": _mean([float(g["usable"]) for g in pictures]),
-        "labels": dict(sorted(Counter(r["label"] for r in records).items())),
+        "share_of_usable_pictures": round(float(np.mean([g["usable"] for g in pictures])), 4) if pictures else 0.0,
         "share_by_dimension": _shares([d["dimension"] for d in defects]),
         "share_by_kind": _shares([d["kind"] for d in defects]),
         "share_by_severity": _shares([str(d["severity"]) for d in defects]),
@@ -244,12 +240,8 @@ def statistics(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _baseline(records: Sequence[dict[str, Any]]) -> float | None:
-    return round(_mean([len(r["label"]) for r in records]) / (len(OPTIONS) + 1), 4) if records else None
-
-
-def _mean(values: Sequence[float]) -> float:
-    return round(float(np.mean(values)), 4) if values else 0.0
+def _labels(records: Sequence[dict[str, Any]]) -> LabelStatistics:
+    return label_statistics([r["label"] for r in records])
 
 
 def _shares(names: Sequence[str]) -> dict[str, float]:

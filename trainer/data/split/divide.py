@@ -6,22 +6,20 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from screening.runtime.atomic_write import write_atomically
-from screening.task import NONE, Dimension
+from screening.task import Dimension
 from trainer.data.split.assign import Item, Shares, Split, SplitError, assign
 from trainer.data.split.frozen import Frozen, check, check_source, freeze
 from trainer.data.split.gather import gather
 from trainer.data.split.write import write_data
 from trainer.data_directory import SAMPLES_NAME, data_digest, read_any_samples, sample_lines
-from trainer.metrics import random_baseline, shows
+from trainer.metrics import label_statistics, shows
 from trainer.records import Sample
 from trainer.runs.run_directory import ORIGIN_NAME, RunMismatch, claim, occupy, see_whose
 
@@ -204,17 +202,12 @@ def _no_test_set(items: Sequence[Item], shares: Shares) -> str:
 
 def _summary(directory: Path, items: Sequence[Item]) -> SplitSummary:
     labelled = [item.sample for item in items if isinstance(item.sample, Sample)]
-    labels = [sample.label for sample in labelled]
-    baseline = random_baseline([sample.options for sample in labelled])
     return SplitSummary(
         samples=len(items),
         unlabelled=len(items) - len(labelled),
         products=len({item.product for item in items}),
         digest=data_digest(directory, read_any_samples(directory), check=False) if items else None,
-        labels=dict(sorted(Counter(labels).items())),
-        mean_label_length=round(fmean(map(len, labels)), 4) if labels else None,
-        random_baseline=None if baseline is None else round(baseline, 2),
-        share_of_n=round(labels.count(NONE) / len(labels), 4) if labels else None,
+        **label_statistics([sample.label for sample in labelled]),
         samples_by_dimension={
             dimension: sum(shows(sample, dimension) for sample in labelled) for dimension in Dimension
         },

@@ -17,7 +17,6 @@ finishes a killed run.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -29,7 +28,7 @@ from screening.runtime.digests import file_sha256
 from screening.task import OPTIONS
 from trainer.data.split.assign import Item, SplitError
 from trainer.data.split.gather import with_files
-from trainer.data_directory import SAMPLES_NAME, picture_path
+from trainer.data_directory import SAMPLES_NAME, json_lines, picture_path
 
 PICTURES_NAME = "pictures"
 ORIGINALS_NAME = "originals"
@@ -50,15 +49,13 @@ def write_data(directory: Path, items: Sequence[Item], *, copy: bool) -> None:
     """
     pictures = directory / PICTURES_NAME
     pictures.mkdir(parents=True, exist_ok=True)
-    lines = []
     originals: dict[str, str] = {}
-    for item in items:
-        files = _files(item, originals)
+    named = [(item, _files(item, originals)) for item in items]
+    for item, files in named:
         for source, file, digest in zip(item.sample.files, files, item.digests, strict=True):
             (directory / file).parent.mkdir(exist_ok=True)
             _place(picture_path(item.directory, source), directory / file, digest, copy=copy)
-        lines.append(json.dumps(with_files(item.line, files), ensure_ascii=False) + "\n")
-    write_atomically(directory / SAMPLES_NAME, "".join(lines))
+    write_atomically(directory / SAMPLES_NAME, json_lines(with_files(item.line, files) for item, files in named))
     wanted = {_folder(item) for item in items}
     for left in sorted(pictures.iterdir()):  # left by a killed run with other data
         if left.is_dir() and left.name not in wanted:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,6 @@ from trainer.runs.arguments import add_directory
 
 if TYPE_CHECKING:
     from trainer.evaluation.compare.pairs import Pairs
-    from trainer.evaluation.compare.report import Comparison
 
 FLIPS_NAME = "flips.html"
 
@@ -45,6 +43,7 @@ def write_comparison(before: Path, after: Path, data: Path | None, out: Path) ->
     from screening.runtime.atomic_write import write_atomically
     from trainer.evaluation.compare.flips_page import flips_page
     from trainer.evaluation.compare.pairs import read_pairs
+    from trainer.evaluation.compare.plot import PLOT_NAME, plot
     from trainer.evaluation.compare.report import COMPARISON_NAME, TABLE_NAME, compare, render
 
     pairs = read_pairs(before, after, data)
@@ -53,10 +52,9 @@ def write_comparison(before: Path, after: Path, data: Path | None, out: Path) ->
     _claim(out, pairs)
     write_atomically(out / TABLE_NAME, render(comparison))
     write_atomically(out / FLIPS_NAME, page)
-    drawn = _draw(out, comparison)
+    plot(comparison, out / PLOT_NAME)
     write_atomically(out / COMPARISON_NAME, comparison.model_dump_json(indent=1) + "\n")
-    names = [COMPARISON_NAME, TABLE_NAME, FLIPS_NAME, *drawn]
-    return f"{render(comparison)}\nWritten to {out}: {', '.join(names)}"
+    return f"{render(comparison)}\nWritten to {out}: {COMPARISON_NAME}, {TABLE_NAME}, {FLIPS_NAME}, {PLOT_NAME}"
 
 
 def _claim(out: Path, pairs: Pairs) -> None:
@@ -73,16 +71,3 @@ def _claim(out: Path, pairs: Pairs) -> None:
             "after": pairs.after.model.digest,
         },
     )
-
-
-def _draw(out: Path, comparison: Comparison) -> list[str]:
-    """Draw the plot if matplotlib is installed. Without it only the plot is missing from the comparison."""
-    from trainer.evaluation.compare.plot import PLOT_NAME, plot
-
-    try:
-        plot(comparison, out / PLOT_NAME)
-    except ModuleNotFoundError as error:
-        (out / PLOT_NAME).unlink(missing_ok=True)  # an earlier comparison may have left it
-        print(f"{PLOT_NAME} is left out: the module {error.name!r} is not installed", file=sys.stderr)
-        return []
-    return [PLOT_NAME]

@@ -12,7 +12,7 @@ from screening.task import NONE, Options
 from trainer.data_directory import data_digest, read_samples
 from trainer.evaluation.evaluate.predictions import PREDICTIONS_NAME, Prediction, read_predictions
 from trainer.evaluation.evaluate.result import Evaluation, read_evaluation
-from trainer.metrics import correct
+from trainer.judged import correct
 from trainer.products import product_of
 from trainer.records import Sample
 
@@ -37,8 +37,8 @@ class Pair:
 
     @property
     def product(self) -> str:
-        """The sample's product. Without a data directory it is that of the log, or the sample's id if it has none."""
-        return product_of(self.sample) if self.sample else self.before.product_or_id
+        """The sample's product; without a data directory, that of the log."""
+        return product_of(self.sample) if self.sample else self.before.product
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,7 @@ _BEFORE, _AFTER, _WORSE, _NONE = "#8a939c", "#0b5fa5", "#b3261e", "#59636e"
 
 
 def plot(comparison: Comparison, path: Path) -> None:
-    """Draw the plot and write it atomically.
-
-    Raises:
-        ModuleNotFoundError: matplotlib is not installed.
-    """
+    """Draw the plot and write it atomically."""
     from matplotlib.figure import Figure  # not pyplot, which would choose a window system
 
     rows = [(name, row) for name, row in named_rows(comparison) if row.n][::-1]  # the first row is drawn on top

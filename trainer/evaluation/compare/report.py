@@ -16,7 +16,7 @@ from trainer.evaluation.evaluate.predictions import Prediction
 from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedData, EvaluatedEndpoint
 from trainer.metrics import shows
 from trainer.products import counted
-from trainer.runs.markdown import table
+from trainer.runs.markdown import cell_text, number, table
 
 COMPARISON_NAME = "comparison.json"
 TABLE_NAME = "comparison.md"
@@ -187,8 +187,8 @@ def _scores(comparison: Comparison) -> str:
         [
             [
                 name,
-                _number(row.before),
-                _number(row.after),
+                number(row.before),
+                number(row.after),
                 _points(row.difference),
                 "-" if row.low is None or row.high is None else f"{row.low:+.1f} to {row.high:+.1f}",
                 str(row.right_to_wrong),
@@ -206,7 +206,7 @@ def _flips(comparison: Comparison) -> str:
         ["sample", "flip", "label", "before", "after", "dimensions"],
         [
             [
-                _cell(flip.id),
+                cell_text(flip.id),
                 flip.direction.title,
                 flip.label,
                 flip.before.title,
@@ -216,15 +216,6 @@ def _flips(comparison: Comparison) -> str:
             for flip in comparison.flips
         ],
     )
-
-
-def _cell(text: str) -> str:
-    """Free text made fit for a table's cell: an id may hold a bar or a line break."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 def _points(value: float | None) -> str:

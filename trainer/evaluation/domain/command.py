@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from screening.errors import UserError
 from trainer.evaluation.domain.fit import TARGET
 from trainer.runs.arguments import add_directory
+from trainer.runs.sigterm import engine_ends_on_sigterm
 
 if TYPE_CHECKING:
     from screening.checkpoint.domain import Domain, DomainProbe
@@ -59,7 +60,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from trainer.evaluation.domain.errors import DomainFitError
-    from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm
 
     if not 0 < args.target <= 0.1:
         raise UserError(f"--target: {args.target:g} is not above 0 and at most 0.1")

@@ -6,11 +6,9 @@ result.
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NoReturn
 
 from screening.answer import Answer, Mode, on_pictures, parse
 from screening.checkpoint.directory import verify
@@ -24,7 +22,8 @@ from trainer.evaluation.evaluate.identity import Identity
 from trainer.evaluation.evaluate.predictions import Prediction, Predictions, open_predictions
 from trainer.evaluation.evaluate.report import write_result
 from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, Evaluation, conclude, read_evaluation
-from trainer.metrics import METRICS, Judged, Metric
+from trainer.judged import Judged
+from trainer.metrics import METRICS, Metric
 from trainer.records import Sample
 
 OpenEngine = Callable[..., AbstractContextManager[OfflineEngine]]
@@ -147,19 +146,6 @@ def predict(
     )
 
 
-@contextmanager
-def engine_ends_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit inside the block, so that the engine's processes are ended.
-
-    By default Python ends on SIGTERM without cleaning up, and those processes would keep running and hold memory.
-    """
-    before = signal.signal(signal.SIGTERM, _stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _answer(
     engine: OfflineEngine,
     manifest: Manifest,
@@ -178,7 +164,3 @@ def _answer(
         for answered in answer_samples(engine, todo, data, image=manifest.image, batch=batch):
             predictions.append(predict(sample, reply, manifest, mode, engine, data) for sample, reply in answered)
             bar.update(len(answered))
-
-
-def _stop(number: int, _frame: object) -> NoReturn:
-    raise SystemExit(128 + number)

@@ -31,7 +31,8 @@ from trainer.evaluation.evaluate.identity import EndpointModel, Identity
 from trainer.evaluation.evaluate.predictions import Prediction, Predictions, open_predictions
 from trainer.evaluation.evaluate.report import write_result
 from trainer.evaluation.evaluate.result import EvaluatedEndpoint, Evaluation, conclude
-from trainer.metrics import METRICS, Judged, Metric
+from trainer.judged import Judged
+from trainer.metrics import METRICS, Metric
 from trainer.records import Sample
 
 REFUSED = "refused"

@@ -13,6 +13,7 @@ from screening.errors import UserError
 from screening.runtime.argument_types import level
 from trainer.endpoint.options import add_asking_options, add_endpoint_options, complaint, order_arguments
 from trainer.runs.arguments import add_batch, add_directory, add_limit, add_mode
+from trainer.runs.sigterm import engine_ends_on_sigterm
 
 if TYPE_CHECKING:
     from trainer.evaluation.evaluate.result import Evaluation
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _by_checkpoint(args: argparse.Namespace) -> Evaluation:
     from screening.answer import Mode
-    from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm, evaluate
+    from trainer.evaluation.evaluate.by_checkpoint import evaluate
 
     with engine_ends_on_sigterm():
         return evaluate(

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from screening.answer import Answer
 from screening.boxes import Box
 from screening.task import Dimension
-from trainer.metrics import Judged
+from trainer.judged import Judged
 from trainer.products import repeated
 from trainer.shares import Share, share_by_product
 

@@ -22,9 +22,6 @@ def plot(served: Reliability, uncalibrated: Reliability | None, path: Path) -> N
     Args:
         served: reliability of the confidence that the service gives.
         uncalibrated: reliability of the probability before calibration; None if the checkpoint is not calibrated.
-
-    Raises:
-        ModuleNotFoundError: matplotlib is not installed.
     """
     from matplotlib.figure import Figure  # not pyplot, which would choose a window system
 

@@ -16,7 +16,7 @@ from screening.runtime.atomic_write import write_atomically
 from screening.task import NONE, Dimension
 from trainer.evaluation.evaluate.errors import EvaluationError
 from trainer.evaluation.evaluate.identity import Identity
-from trainer.metrics import Judged
+from trainer.judged import Judged
 from trainer.records import Sample
 from trainer.runs.json_log import JsonLog, LogError, open_log, read_log
 from trainer.runs.run_directory import claim
@@ -86,7 +86,7 @@ class Prediction(_Record):
     """Letters in order, or `N`; None if the answer is unreadable."""
     unreadable: UnreadableAnswer | None
     correct: bool
-    """Whether `options` is right by the paper's rule; see `trainer.metrics.correct`."""
+    """Whether `options` is right by the paper's rule; see `trainer.judged.correct`."""
     choice: str | None
     """The one option that the service would give: the most probable of those named. None if the answer is unreadable or
     probabilities are unknown."""
@@ -106,8 +106,8 @@ class Prediction(_Record):
     """Name that the endpoint gives the model that answered, often more exact than the requested name."""
     weight: float = Field(1.0, gt=0)
     """The sample's weight; see `trainer.records.SampleLine`."""
-    product: str = ""
-    """The sample's product; see `trainer.products.product_of`. Empty in logs of earlier versions."""
+    product: str
+    """The sample's product; see `trainer.products.product_of`."""
 
     @classmethod
     def of(
@@ -147,11 +147,6 @@ class Prediction(_Record):
             weight=judged.sample.weight or 1.0,
             product=judged.product,
         )
-
-    @property
-    def product_or_id(self) -> str:
-        """The product, or the sample's id if it is unknown: then the sample counts as one of its own product."""
-        return self.product or self.id
 
     @property
     def result(self) -> Answer | Unreadable:

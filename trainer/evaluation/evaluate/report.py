@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +12,10 @@ from trainer.evaluation.evaluate.locating import Locating
 from trainer.evaluation.evaluate.plot import PLOT_NAME, plot
 from trainer.evaluation.evaluate.result import SCORES_NAME, EvaluatedEndpoint, Evaluation
 from trainer.evaluation.reliability import Reliability
-from trainer.metrics import DimensionVerdicts, Score, Scores, Verdicts, WeightedScore
+from trainer.metrics import Score, Scores, WeightedScore
+from trainer.picture_verdicts import DimensionVerdicts, Verdicts
 from trainer.products import counted
-from trainer.runs.markdown import table
+from trainer.runs.markdown import interval, number, percent, table
 from trainer.shares import Share
 
 REPORT_NAME = "report.md"
@@ -62,22 +62,15 @@ over all coverages."""
 
 
 def write_result(out: Path, evaluation: Evaluation) -> None:
-    """Write the plot (if matplotlib is installed), the page, and last the file for programs, which marks completion."""
-    picture = f"\n![confidence]({PLOT_NAME})\n" if _draw(out, evaluation) else ""
+    """Write the plot, the page, and last the file for programs, which marks completion."""
+    picture = ""
+    if evaluation.reliability:
+        plot(evaluation.reliability, evaluation.uncalibrated, out / PLOT_NAME)
+        picture = f"\n![confidence]({PLOT_NAME})\n"
+    else:
+        (out / PLOT_NAME).unlink(missing_ok=True)  # an earlier run with fewer answers may have left it
     write_atomically(out / REPORT_NAME, render(evaluation) + picture)
     write_atomically(out / SCORES_NAME, evaluation.model_dump_json(indent=2) + "\n")
-
-
-def _draw(out: Path, evaluation: Evaluation) -> bool:
-    (out / PLOT_NAME).unlink(missing_ok=True)  # an earlier run with fewer answers may have left it
-    if evaluation.reliability is None:
-        return False
-    try:
-        plot(evaluation.reliability, evaluation.uncalibrated, out / PLOT_NAME)
-    except ModuleNotFoundError as error:
-        print(f"{PLOT_NAME} is left out: the module {error.name!r} is not installed", file=sys.stderr)
-        return False
-    return True
 
 
 def render(evaluation: Evaluation) -> str:
@@ -85,7 +78,7 @@ def render(evaluation: Evaluation) -> str:
     scores, data = evaluation.scores, evaluation.data
     limited = f" (the first of {data.samples})" if data.evaluated < data.samples else ""
     parts = [
-        f"# {evaluation.model.title}, {evaluation.asked}: {_percent(scores.overall.correct)}",
+        f"# {evaluation.model.title}, {evaluation.asked}: {percent(scores.overall.correct)}",
         f"{counted(data.evaluated, data.products)}{limited}, {scores.confidence_level:.0%} intervals (Wilson), "
         f"{evaluation.created}.\n"
         f"{'endpoint' if evaluation.endpoint else 'checkpoint'} {evaluation.model.digest}\ndata {data.digest}",
@@ -129,7 +122,7 @@ def _score_table(scores: Scores) -> str:
     return table(
         ["", "score %", "interval", "random %", "n"],
         [
-            [name, _percent(s.correct, ""), _interval(s.correct), _number(s.baseline), str(s.correct.n)]
+            [name, number(s.correct.percent), interval(s.correct), number(s.baseline), str(s.correct.n)]
             for name, s in named
         ],
     )
@@ -153,7 +146,7 @@ def _answer_table(evaluation: Evaluation) -> str:
         ("N recall", scores.none.recall),
         *([("flagged as out of the domain", evaluation.out_of_domain)] if evaluation.out_of_domain else []),
     ]
-    rows = [[name, _percent(one, ""), _interval(one), str(one.n)] for name, one in named]
+    rows = [[name, number(one.percent), interval(one), str(one.n)] for name, one in named]
     spent = "The endpoint does not count tokens"
     if tokens.prompt is not None and tokens.completion is not None:
         spent = f"Tokens per question: {tokens.prompt:.0f} in, {tokens.completion:.0f} out"
@@ -162,7 +155,7 @@ def _answer_table(evaluation: Evaluation) -> str:
 
 
 def _unreadable_table(scores: Scores) -> str:
-    rows = [[reason, str(one.hits), _percent(one, "")] for reason, one in scores.unreadable_reasons.items()]
+    rows = [[reason, str(one.hits), number(one.percent)] for reason, one in scores.unreadable_reasons.items()]
     return table(["unreadable because", "count", "%"], rows)
 
 
@@ -192,7 +185,7 @@ def _verdict_parts(evaluation: Evaluation) -> list[str]:
     intro = _COT_INTRO if evaluation.mode is Mode.COT else _DIRECT_INTRO
     parts = [
         intro,
-        table(["", "%", "interval", "n"], [[name, _percent(s, ""), _interval(s), str(s.n)] for name, s in summary]),
+        table(["", "%", "interval", "n"], [[name, number(s.percent), interval(s), str(s.n)] for name, s in summary]),
         _dimension_table(pictures.dimensions, evaluation.mode),
     ]
     if pictures.kinds:
@@ -220,7 +213,7 @@ def _locating_parts(found: Locating) -> list[str]:
     cells = [
         [
             name,
-            *(cell for one in (placed.centre, placed.overlap) for cell in (_percent(one, ""), _interval(one))),
+            *(cell for one in (placed.centre, placed.overlap) for cell in (number(one.percent), interval(one))),
             str(placed.centre.n),
         ]
         for name, placed in rows
@@ -228,7 +221,7 @@ def _locating_parts(found: Locating) -> list[str]:
     return [
         _LOCATING_INTRO,
         table(["", "centre", "interval", "overlap", "interval", "n"], cells),
-        f"Issues without a box: {_percent(found.without_box)}. Boxes that were dropped: {found.dropped_boxes}.",
+        f"Issues without a box: {percent(found.without_box)}. Boxes that were dropped: {found.dropped_boxes}.",
     ]
 
 
@@ -272,18 +265,6 @@ def _reliability_parts(one: Reliability, uncalibrated: Reliability | None) -> li
 
 def _range(pair: tuple[float, float] | None, between: str) -> str:
     return "-" if pair is None else f"{pair[0]:.3f}{between}{pair[1]:.3f}"
-
-
-def _percent(one: Share, unit: str = " %") -> str:
-    return "-" if one.percent is None else f"{one.percent:.2f}{unit}"
-
-
-def _interval(one: Share) -> str:
-    return "-" if one.low is None or one.high is None else f"{one.low:.1f} to {one.high:.1f}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 def _short(one: Share | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean
@@ -14,12 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 import screening
 from screening.answer import Mode
+from screening.runtime.utc_time import utc_now_text
 from trainer.evaluation.evaluate.errors import EvaluationError
 from trainer.evaluation.evaluate.identity import EndpointModel, Identity
 from trainer.evaluation.evaluate.locating import Locating, locating
 from trainer.evaluation.evaluate.predictions import Prediction, Predictions
 from trainer.evaluation.reliability import Reliability, summarise
-from trainer.metrics import METRICS, Judged, Metric, Scores, evaluate_scores
+from trainer.judged import Judged
+from trainer.metrics import METRICS, Metric, Scores, evaluate_scores
 from trainer.products import repeated
 from trainer.records import Sample
 from trainer.shares import Share, share_by_product
@@ -166,7 +167,7 @@ def conclude(
     by_us = isinstance(model, EvaluatedCheckpoint)
     calibrated = isinstance(model, EvaluatedCheckpoint) and model.calibrated
     return Evaluation(
-        created=now(),
+        created=utc_now_text(),
         checkpoint=model if isinstance(model, EvaluatedCheckpoint) else None,
         endpoint=model if isinstance(model, EvaluatedEndpoint) else None,
         data=EvaluatedData(
@@ -201,11 +202,6 @@ def read_evaluation(directory: Path) -> Evaluation:
         raise EvaluationError(f"{path} cannot be read ({error.strerror}). Run `trainer evaluate` to its end") from error
     except ValidationError as error:
         raise EvaluationError(f"{path} was written by another version of the trainer. Evaluate again") from error
-
-
-def now() -> str:
-    """The current time as results record it: UTC, ISO 8601, whole seconds."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def versions(packages: Iterable[str] = OUR_ENGINE) -> dict[str, str]:

@@ -13,6 +13,7 @@ from screening.checkpoint.seal import check_seal
 from screening.errors import CheckpointError, UserError
 from screening.task import DIMENSIONS, Dimension
 from trainer.evaluation.evaluate.result import Evaluation, read_evaluation
+from trainer.runs.sigterm import engine_ends_on_sigterm
 
 
 class EvidenceError(UserError):
@@ -93,7 +94,7 @@ def evaluation_of(version: Version, given: Path | None, test: TestSet, out: Path
     """
     directory = given or out / f"version-{version.number}"
     if given is None:
-        from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm, evaluate
+        from trainer.evaluation.evaluate.by_checkpoint import evaluate
 
         with engine_ends_on_sigterm():
             evaluate(version.directory, test.data, directory, mode=test.mode, batch=test.batch)

@@ -30,7 +30,8 @@ from trainer.evaluation.compare.paired import Paired, paired
 from trainer.evaluation.compare.pairs import Pairs
 from trainer.evaluation.evaluate.predictions import Prediction
 from trainer.evaluation.evaluate.result import Evaluation
-from trainer.metrics import Judged, Score, balance, evaluate_scores, none_class, shows
+from trainer.judged import Judged
+from trainer.metrics import Score, balance, evaluate_scores, none_class, shows
 from trainer.products import product_totals
 from trainer.records import Sample
 from trainer.release.promote.limits import Limits

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 def render(registry: Registry, standing: Standing, candidate: Version | None) -> str:
     """The versions that the aliases point to, and the history as a table, newest first."""
-    from trainer.runs.markdown import table
+    from trainer.runs.markdown import cell_text, table
 
     moves = standing.history.moves
     lines = [f"production: {standing.fault or _name(standing.version)}", f"candidate: {_name(candidate)}"]
@@ -65,8 +65,8 @@ def render(registry: Registry, standing: Standing, candidate: Version | None) ->
             "-" if one.before is None else str(one.before),
             str(one.after),
             _gate(one),
-            _cell(one.by),
-            _cell(one.reason or "-"),
+            cell_text(one.by),
+            cell_text(one.reason or "-"),
         ]
         for one in reversed(moves)
     ]
@@ -83,8 +83,3 @@ def _gate(move: Move) -> str:
     if move.gate.passed:
         return "passed"
     return f"forced: {len(move.gate.failed)} of {move.gate.criteria} not met"
-
-
-def _cell(text: str) -> str:
-    """Free text made fit for one cell of a table."""
-    return " ".join(text.split()).replace("|", "\\|")

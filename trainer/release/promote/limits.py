@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from screening.errors import UserError
+from screening.runtime.validation import first_fault
 
 
 class LimitsError(UserError):
@@ -73,6 +74,5 @@ def read_limits(file: Path | None) -> Limits:
     except YamlError as error:
         raise LimitsError(str(error)) from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise LimitsError(f"{file}, {where}: {first['msg']}") from error
+        where, message = first_fault(error)
+        raise LimitsError(f"{file}, {where or 'the file'}: {message}") from error

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from screening.checkpoint.manifest import Manifest
 from screening.checkpoint.registry import Version
+from screening.runtime.utc_time import utc_now_text
 from trainer.data_directory import data_digest, read_samples
 from trainer.evaluation.compare.command import write_comparison
 from trainer.evaluation.compare.pairs import read_pairs
-from trainer.evaluation.evaluate.result import now
 from trainer.products import repeated
 from trainer.release.promote.evidence import (
     TestSet,
@@ -64,7 +64,7 @@ def measure(
     lost = lost_dimensions(production, manifest) if production else ()
     places_lost = loses_places(production, manifest) if production else False
     gate = Gate(
-        created=now(),
+        created=utc_now_text(),
         candidate=Side(version=candidate.number, digest=candidate.digest, evaluation=str(new)),
         production=Side(version=production.number, digest=production.digest, evaluation=str(old))
         if production

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from screening.checkpoint.registry import PRODUCTION, Registry, Version
 from screening.errors import UserError
-from trainer.evaluation.evaluate.result import now
+from screening.runtime.utc_time import utc_now_text
 
 _PREFIX = "move."
 REASON_LENGTH = 1000
@@ -133,7 +133,7 @@ def move(
         made = Move(
             number=read_history(registry).next_number,
             kind=kind,
-            at=now(),
+            at=utc_now_text(),
             by=by,
             reason=reason,
             forced=forced,

@@ -16,6 +16,7 @@ from trainer.runs.markdown import table
 
 GATE_NAME = "gate.json"
 TABLE_NAME = "gate.md"
+HEADER = ("criterion", "candidate", "production", "by", "measured", "limit", "n", "met")
 
 _INTRO = """\
 `measured` is compared with `limit`. Floors apply to every version. Against production, `measured` is the one-sided
@@ -104,7 +105,7 @@ def render(gate: Gate) -> str:
         f"{f'production {production.digest}' if production else ''}\ndata {gate.data}\n\n"
         f"{_INTRO.format(level=gate.limits.level)}{_alike(gate)}{_not_frozen(gate)}{_without_dimensions(gate)}"
         f"{_lost_dimensions(gate)}{_dimensions_unknown(gate)}{_places_unknown(gate)}{_undefined(gate)}\n\n"
-        f"{_table(gate)}\n"
+        f"{table(HEADER, criteria_rows(gate))}\n"
     )
 
 
@@ -172,24 +173,21 @@ def _undefined(gate: Gate) -> str:
     )
 
 
-def _table(gate: Gate) -> str:
-    header = ["criterion", "candidate", "production", "by", "measured", "limit", "n", "met"]
-    return table(
-        header,
+def criteria_rows(gate: Gate) -> list[list[str]]:
+    """The rows of the gate's table below `HEADER`, as plain text; the last cell is `yes` or `NO`."""
+    return [
         [
-            [
-                title(one),
-                _number(one, one.candidate),
-                _number(one, one.production),
-                one.statistic,
-                _number(one, one.measured, signed=one.against_production),
-                f"{'≥' if one.at_least else '≤'} {_number(one, one.limit, signed=one.against_production)}",
-                str(one.n),
-                "yes" if one.passed else "NO",
-            ]
-            for one in gate.criteria
-        ],
-    )
+            title(one),
+            _number(one, one.candidate),
+            _number(one, one.production),
+            one.statistic,
+            _number(one, one.measured, signed=one.against_production),
+            f"{'≥' if one.at_least else '≤'} {_number(one, one.limit, signed=one.against_production)}",
+            str(one.n),
+            "yes" if one.passed else "NO",
+        ]
+        for one in gate.criteria
+    ]
 
 
 def _number(criterion: Criterion, value: float | None, *, signed: bool = False) -> str:

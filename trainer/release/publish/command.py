@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from trainer.release.registry_options import add_registry_options, choose_registry
 from trainer.runs.arguments import add_directory
+from trainer.runs.sigterm import engine_ends_on_sigterm
 
 if TYPE_CHECKING:
     from screening.checkpoint.manifest import Manifest
@@ -44,7 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from screening.checkpoint.manifest import read_manifest
     from screening.errors import RegistryError
-    from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm
     from trainer.release.publish.register import register
 
     registry = choose_registry(args)

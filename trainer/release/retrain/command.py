@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from screening.runtime.argument_types import positive
+from screening.runtime.utc_time import utc_now_text
 
 if TYPE_CHECKING:
     from screening.checkpoint.registry import Registry
@@ -176,10 +177,10 @@ def _work(call: Call, decision: Decision, *, locked: bool) -> int:
     """Continue the run or begin a new one, with a new fencing token."""
     from trainer.release.retrain.closing import prune
     from trainer.release.retrain.lock import FencingToken, identity_of
-    from trainer.release.retrain.state import Run, utc_now, write_state
+    from trainer.release.retrain.state import Run, write_state
 
     settings, state = call.settings, call.state
-    now = utc_now().isoformat()
+    now = utc_now_text()
     run = state.unfinished or Run(id=now.replace(":", "").replace("+0000", "Z"), started=now, reason=decision.reason)
     state.run = run
     work = identity_of(settings.work)
@@ -199,7 +200,7 @@ def _ended(call: Call, run: Run, token: FencingToken, save: Callable[[], None]) 
     from trainer.release.retrain.errors import BadInput, RetrainError, Stale
     from trainer.release.retrain.machine import go_on
     from trainer.release.retrain.releasing import Superseded
-    from trainer.release.retrain.state import FINISHED, utc_now
+    from trainer.release.retrain.state import FINISHED
 
     context = _context(call, run, token.check)
     status = 0
@@ -214,7 +215,7 @@ def _ended(call: Call, run: Run, token: FencingToken, save: Callable[[], None]) 
         run.outcome = "failed" if isinstance(error, BadInput) else None
         print(f"error: {error}", file=sys.stderr)
     if run.outcome:
-        run.ended = utc_now().isoformat()
+        run.ended = utc_now_text()
     if run.outcome in FINISHED:
         call.state.finished = run
     save()

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from screening.checkpoint.registry import Registry
+from screening.runtime.utc_time import utc_now_text
 from trainer.release.promote.moves import read_history
 from trainer.release.promote.standing import read_standing
 from trainer.release.retrain.collect import Collector, News, news
@@ -55,7 +56,7 @@ def snapshot_of(run: Run | None) -> Path | None:
 def _decision(kind: str, reason: str, found: News = News(0, 0)) -> Decision:  # noqa: B008 - immutable
     return Decision.model_validate(
         {
-            "at": utc_now().isoformat(),
+            "at": utc_now_text(),
             "decision": kind,
             "reason": reason,
             "new_labels": found.labels,

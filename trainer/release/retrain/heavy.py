@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.runs.sigterm import engine_ends_on_sigterm
+
 if TYPE_CHECKING:
     from trainer.training.tracking.store import Store
 
@@ -31,7 +33,6 @@ def sft(*, recipe: str, start: str, data: str, out: str, store: str, validation:
 
 def hard_cases(*, checkpoint: str, data: str, out: str, batch: int) -> dict[str, Any]:
     """Which questions a model answers wrong."""
-    from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm
     from trainer.training.hard_cases.find import find_hard_cases
 
     with engine_ends_on_sigterm():
@@ -87,7 +88,7 @@ def calibrate(
     from trainer.evaluation.calibrate.evidence import CalibrationError
     from trainer.evaluation.domain.command import describe
     from trainer.evaluation.domain.errors import DomainFitError
-    from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm, evaluate
+    from trainer.evaluation.evaluate.by_checkpoint import evaluate
 
     evaluations = []
     with engine_ends_on_sigterm():
@@ -119,7 +120,7 @@ def evaluate_both(
         shared: directory of evaluations that later runs can reuse.
     """
     from screening.answer import Mode
-    from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm, evaluate
+    from trainer.evaluation.evaluate.by_checkpoint import evaluate
     from trainer.release.card import write_card
 
     candidates = [Path(out) / f"candidate-{mode}" for mode in modes]
@@ -136,7 +137,6 @@ def evaluate_both(
 
 def publish(*, checkpoint: str, store: str) -> dict[str, Any]:
     """Copy a checkpoint into the store and verify the copy; it is not registered yet."""
-    from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm
     from trainer.release.publish.command import publish as put
 
     with engine_ends_on_sigterm():

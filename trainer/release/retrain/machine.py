@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
 from screening.errors import CheckpointUnavailable, RegistryError, UserError
+from screening.runtime.utc_time import utc_now_text
 from trainer.data.collect.errors import ErasedMeanwhile, Unreachable
 from trainer.release.promote.moves import MoveError
 from trainer.release.retrain.context import Context
 from trainer.release.retrain.errors import BadInput, RegistryTrouble, RetrainError
 from trainer.release.retrain.ledger import Ledger
 from trainer.release.retrain.stages import STAGES, Stage, stage_directory
-from trainer.release.retrain.state import Done, Outcome, key_of, utc_now
+from trainer.release.retrain.state import Done, Outcome, key_of
 from trainer.release.retrain.work import Result
 from trainer.training.tracking.store import TrackingError
 
@@ -57,7 +58,7 @@ def _done(context: Context, stage: Stage, title: str, ledger: Ledger, save: Call
         with counted:
             result = stage.work(context, stage_directory(context, stage, key))
     seconds = round(time.monotonic() - began, 1)
-    context.run.stages[stage.name] = Done(key=key, ended=utc_now().isoformat(), seconds=seconds, result=result)
+    context.run.stages[stage.name] = Done(key=key, ended=utc_now_text(), seconds=seconds, result=result)
     save()
     how = f"left out, {result['skipped']}" if "skipped" in result else f"done in {seconds:g} s"
     context.tell(f"{title}: {how}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from screening.runtime.atomic_write import write_atomically
-from trainer.release.promote.report import GATE_NAME, Gate, title
+from trainer.release.promote.report import GATE_NAME, HEADER, Gate, criteria_rows
 from trainer.release.retrain.explain import told
 from trainer.release.retrain.ledger import Ledger
 from trainer.release.retrain.stages import STAGES
@@ -91,29 +91,13 @@ def _gate(run: Run, directory: Path) -> str:
         return ""
     result = run.stages["gate"].result
     gate = Gate.model_validate_json((Path(result["directory"]) / GATE_NAME).read_bytes())
-    rows = [
-        [
-            title(one),
-            _number(one.candidate),
-            _number(one.production),
-            _number(one.measured),
-            f"{'≥' if one.at_least else '≤'} {_number(one.limit)}",
-            "yes" if one.passed else "NO",
-        ]
-        for one in gate.criteria
-    ]
     flips = ""
     if result["flips"]:
         link = os.path.relpath(result["flips"], directory)
         flips = (
             f'<p><a href="{escape(link, quote=True)}">Questions that are answered differently, with pictures</a></p>'
         )
-    header = ("criterion", "candidate", "production", "measured", "limit", "kept")
-    return f"<h2>Gate, on {gate.samples} samples</h2>{_table(header, rows)}{flips}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+    return f"<h2>Gate, on {gate.samples} samples</h2>{_table(HEADER, criteria_rows(gate))}{flips}"
 
 
 def _table(header: Sequence[str], rows: Rows) -> str:

@@ -33,7 +33,7 @@ class Stage:
 
 
 def _scored_on(context: Context, settings: SftRecipe | HcmGrpoRecipe | None) -> list[str]:
-    """Digest of the data on which a training scores its model. Without them the key is that of earlier versions."""
+    """Digest of the data on which a training scores its model. Empty if it scores none."""
     part = validation(context, settings)
     return [part["digest"]] if part else []
 

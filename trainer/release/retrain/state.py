@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from screening.runtime.atomic_write import write_atomically
 from screening.runtime.digests import json_digest
@@ -57,8 +57,8 @@ class Run(_Record):
     """Why it was begun."""
     calls: int = 0
     """Number of calls of the command for this run; more than 1 after a kill."""
-    fencing_tokens: list[int] = Field(default=[], validation_alias=AliasChoices("fencing_tokens", "epochs"))
-    """Fencing token of each call; the files of an earlier version call them `epochs`."""
+    fencing_tokens: list[int] = []
+    """Fencing token of each call."""
     stages: dict[str, Done] = {}
     ended: Time | None = None
     outcome: Outcome | None = None

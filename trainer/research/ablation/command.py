@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from screening.errors import UserError
 from screening.runtime.argument_types import positive
@@ -102,12 +102,12 @@ def run(args: argparse.Namespace) -> int:
         _refuse_too_little(recipe, args, {name: len(found) for name, found in samples.items()})
     origin = {
         "stage": "ablation",
-        "settings": _deciding({name: getattr(recipe, name).model_dump() for name in STAGES}),
+        "settings": {name: getattr(recipe, name).deciding for name in STAGES},
         "base": base.digest,
         "first_seed": args.seeds[0],  # its runs have no number in their names
         **{name: data_digest(directory, samples[name]) for name, directory in data.items()},
     }
-    claim(args.out, origin, undeciding=recipe.sft_answer.undeciding | recipe.hcm_grpo.undeciding)
+    claim(args.out, origin)
     occupy(args.out)
     ablation = Ablation(
         args.out,
@@ -149,18 +149,6 @@ def _refuse_too_little(recipe: Recipe, args: argparse.Namespace, samples: Mappin
         asked = samples.get("questions", samples["training"])
         # The number of hard cases is not known yet; the stage itself reports if there are none.
         refuse(grpo_problem(recipe.hcm_grpo, asked, max(1, asked // 2), 1))
-
-
-def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide the weights, by stage; accepts the settings that earlier versions wrote.
-
-    Raises:
-        ValueError: the input is not the settings of the stages.
-    """
-    from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
-
-    kinds: list[type[SftRecipe] | type[HcmGrpoRecipe]] = [SftRecipe, SftRecipe, HcmGrpoRecipe]
-    return {name: kind.model_validate(settings[name]).deciding for name, kind in zip(STAGES, kinds, strict=True)}
 
 
 def _seeds(text: str) -> tuple[int, ...]:

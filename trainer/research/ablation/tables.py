@@ -188,5 +188,5 @@ def _paired(before: Path, after: Path) -> Paired | None:
         raise EvaluationError(
             f"{before} and {after} cover different samples; remove the older one and run the command again"
         )
-    products = [prediction.product_or_id for prediction in first.values()]
+    products = [prediction.product for prediction in first.values()]
     return paired(((first[name].correct, second[name].correct) for name in first), products)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from screening.answer import parse_options
 from screening.task import Options
-from trainer.metrics import correct
+from trainer.judged import correct
 from trainer.reward import proportion
 
 THRESHOLDS = tuple(1 / (1 + math.exp(-step / 4)) for step in range(-12, 13))

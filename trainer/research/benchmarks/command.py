@@ -10,6 +10,7 @@ from screening.runtime.argument_types import not_negative, positive
 from trainer.research.benchmarks.layouts import LAYOUTS
 from trainer.research.benchmarks.questions import HALVES, Division, Part
 from trainer.runs.arguments import add_batch, add_directory, add_mode, add_recipe, add_run_directory
+from trainer.runs.sigterm import engine_ends_on_sigterm
 from trainer.training.tracking.store import add_tracking_argument, choose_store
 
 
@@ -67,7 +68,6 @@ def _split(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm
     from trainer.research.benchmarks.evaluate import evaluate
     from trainer.research.benchmarks.report import render
 

@@ -18,11 +18,12 @@ from screening.answer import Mode, Unreadable
 from screening.checkpoint.directory import verify
 from screening.checkpoint.manifest import Manifest
 from screening.runtime.atomic_write import write_atomically
+from screening.runtime.utc_time import utc_now_text
 from trainer.data_directory import read_picture
 from trainer.evaluation.evaluate.errors import EvaluationError
 from trainer.evaluation.evaluate.generate import DECODERS, Reply
 from trainer.evaluation.evaluate.report import REPORT_NAME
-from trainer.evaluation.evaluate.result import SCORES_NAME, EvaluatedCheckpoint, EvaluatedData, Tokens, now, versions
+from trainer.evaluation.evaluate.result import SCORES_NAME, EvaluatedCheckpoint, EvaluatedData, Tokens, versions
 from trainer.research.benchmarks.answer import read
 from trainer.research.benchmarks.engine import Ask, Asked, OpenEngine, open_engine
 from trainer.research.benchmarks.prompt import PROMPT_VERSION, messages
@@ -107,7 +108,7 @@ def evaluate(
     responses = [done[question.id] for question in questions]
     judged = parse_responses(questions, responses, mode)
     evaluation = BenchmarkEvaluation(
-        created=now(),
+        created=utc_now_text(),
         benchmark=benchmark.name,
         part=part,
         prompt=PROMPT_VERSION,

@@ -16,7 +16,7 @@ from trainer.metrics import Score
 from trainer.research.benchmarks.answer import Read, right
 from trainer.research.benchmarks.layouts import LAYOUTS
 from trainer.research.benchmarks.questions import Part, Question
-from trainer.runs.markdown import table
+from trainer.runs.markdown import interval, number, table
 from trainer.shares import Share, share
 
 
@@ -94,7 +94,7 @@ def render(evaluation: BenchmarkEvaluation) -> str:
         f"{evaluation.created}.\ncheckpoint {checkpoint.digest}\ndata {data.digest}",
         table(
             ["", "right %", "interval", "random %", "n"],
-            [[name, *_cells(one.correct), _number(one.baseline), str(one.correct.n)] for name, one in rows],
+            [[name, *_cells(one.correct), number(one.baseline), str(one.correct.n)] for name, one in rows],
         ),
         table(["", "%", "interval", "n"], [[name, *_cells(one), str(one.n)] for name, one in others]),
         f"Reasons for unreadable answers: {reasons}." if reasons else "",
@@ -116,8 +116,4 @@ def _random(judged: Sequence[Judged]) -> float | None:
 
 
 def _cells(one: Share) -> tuple[str, str]:
-    return _number(one.percent), "-" if one.low is None or one.high is None else f"{one.low:.1f} to {one.high:.1f}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    return number(one.percent), interval(one)

@@ -16,6 +16,7 @@ from screening.errors import ImageError
 from screening.images import decode, inspect
 from screening.runtime.atomic_write import write_atomically
 from screening.runtime.digests import file_sha256
+from screening.runtime.validation import first_fault
 from trainer.data_directory import DataError
 from trainer.research.benchmarks.divide import Tied, groups_of, halve
 from trainer.research.benchmarks.layouts import LAYOUTS, Found
@@ -136,8 +137,7 @@ def _question(where: str, found: Found, pictures: _Pictures) -> Question:
             answer=found.answer,
         )
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise DataError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
+        raise DataError(f"{where}: {first_fault(error)[1]}") from error
 
 
 def _summary(out: Path, half: Part) -> Half:

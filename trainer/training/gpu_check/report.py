@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from trainer.runs.markdown import aligned
 from trainer.training.gpu_check.order import Order, Task, Use
 from trainer.training.gpu_check.runner import Machine
 from trainer.training.gpu_check.runner import as_json as machine_json
@@ -77,7 +77,7 @@ def _time(machine: Machine, results: Results) -> list[str]:
             rows.append((f"  {part}", f"{taken:.3g}", *numbers, *shares))
         if measured.note:
             rows.append((f"  {measured.note}", "", "", "", "", ""))
-    return table(rows)
+    return aligned(rows)
 
 
 def _memory(results: Results) -> list[str]:
@@ -91,7 +91,7 @@ def _memory(results: Results) -> list[str]:
                 continue
             shown = f"{found[use]:.2f}" if use in found else ""
             rows.append((f"  {use}", _mib(size), _mib(estimate), shown))
-    return table(rows)
+    return aligned(rows)
 
 
 def _pair(pair: Mapping[str, Any], results: Results) -> str:
@@ -109,17 +109,3 @@ def _share(rate: float, ceiling: float | None) -> str:
 
 def _mib(size: int | None) -> str:
     return "-" if size is None else f"{size / MIB:,.1f}"
-
-
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Align columns: the first to the left, the others to the right. Lines without numbers may be longer."""
-    narrow = [row for row in rows if any(row[1:])]
-    widths = [max(len(row[column]) for row in narrow) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append(re.sub(r"\s+$", "", "  ".join(cells)))
-    return lines

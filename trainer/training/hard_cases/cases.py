@@ -1,6 +1,6 @@
 """Divides training samples into hard and easy ones.
 
-Hard are those that the stage-1 model answers wrong by the rule of the evaluation (`trainer.metrics.correct`; an
+Hard are those that the stage-1 model answers wrong by the rule of the evaluation (`trainer.judged.correct`; an
 unreadable answer is wrong). For the paper's 2B model, 434 of 1,044 samples are hard.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from screening.errors import UserError
 from trainer.evaluation.evaluate.predictions import Prediction
-from trainer.metrics import Judged
+from trainer.judged import Judged
 from trainer.records import Sample
 
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from trainer.runs.arguments import add_batch, add_directory
+from trainer.runs.sigterm import engine_ends_on_sigterm
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the stage; returns the exit status."""
-    from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm
     from trainer.training.hard_cases.find import find_hard_cases
     from trainer.training.hard_cases.record import RECORD_NAME
     from trainer.training.hard_cases.summary import SUMMARY_NAME

@@ -179,7 +179,7 @@ def train_on_questions(
     warm_start = after and find_warm_start(after, origin=origin, settings=settings, ids=curriculum.ids, cases=cases)
     with state.main_process_first():
         if state.is_main_process:
-            claim(out, origin, undeciding=settings.undeciding)
+            claim(out, origin)
             occupy(out)
             check_same_hard_cases(out, cases)
             if warm_start:

@@ -111,9 +111,7 @@ def _different(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     inputs = [name for name in _INPUTS if there.get(name) != here.get(name)]
     names = there["settings"].keys() | here["settings"].keys()
     return inputs + sorted(
-        name
-        for name in names - set(_LENGTH) - HcmGrpoRecipe.undeciding
-        if there["settings"].get(name) != here["settings"].get(name)
+        name for name in names - set(_LENGTH) if there["settings"].get(name) != here["settings"].get(name)
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from screening.prompt import PICTURES_PER_SAMPLE
+from trainer.runs.markdown import aligned
 from trainer.training.plan.adapters import find_adapters
 from trainer.training.plan.memory import GIB
 from trainer.training.plan.parameters import PARTS, VISION
@@ -187,17 +187,7 @@ def _grpo(schedule: GrpoSchedule) -> Iterator[str]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Align columns: numbers to the right, words and the first column to the left."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    numeric = [any(re.fullmatch(r"[\d,.]+", row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if number and column else cell.ljust(width)
-            for column, (cell, width, number) in enumerate(zip(row, widths, numeric, strict=True))
-        ]
-        lines.append(("  " + "  ".join(cells)).rstrip())
-    return lines
+    return [f"  {line}" for line in aligned(rows)]
 
 
 def _gib(size: float) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from screening.runtime.argument_types import above_zero, positive, share
 from trainer.runs.arguments import add_batch, add_directory, add_limit, add_mode
+from trainer.runs.sigterm import engine_ends_on_sigterm
 
 MOST_ORDERS = 24
 """Number of orders of four pictures."""
@@ -84,7 +85,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the stage; returns the exit status."""
     from screening.answer import Mode
-    from trainer.evaluation.evaluate.by_checkpoint import engine_ends_on_sigterm
     from trainer.training.pseudo_label.answers import ANSWERS_NAME
     from trainer.training.pseudo_label.label import Order, pseudo_label
     from trainer.training.pseudo_label.report import PAGE_NAME, RECORD_NAME, page

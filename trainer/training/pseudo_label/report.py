@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from screening.answer import Mode
 from screening.task import NONE, OPTIONS, Options
-from trainer.metrics import correct
-from trainer.runs.markdown import table
+from trainer.judged import correct
+from trainer.runs.markdown import table, with_interval
 from trainer.shares import Share, share
 from trainer.training.pseudo_label.consensus import Consensus
 from trainer.training.pseudo_label.select import CLASSES, Reason, Rules, Selection, class_of
@@ -225,8 +225,4 @@ def _class_table(classes: Sequence[ClassCount]) -> str:
 
 
 def _percentages(precision: Precision | None) -> tuple[str, str]:
-    return ("-", "-") if precision is None else (_percent(precision.correct), _percent(precision.exact))
-
-
-def _percent(one: Share) -> str:
-    return "-" if one.percent is None else f"{one.percent:.1f} % ({one.low:.1f} to {one.high:.1f})"
+    return ("-", "-") if precision is None else (with_interval(precision.correct), with_interval(precision.exact))

@@ -203,7 +203,7 @@ def train_on_rows(
         origin["validation"] = validation.digest
     with state.main_process_first():
         if state.is_main_process:
-            claim(out, origin, undeciding=settings.undeciding)
+            claim(out, origin)
             occupy(out)
     return train_to_end(
         build_trainer(checkpoint, rows, settings, out / STATES_NAME),

@@ -18,7 +18,8 @@ from screening.answer import Unreadable, parse
 from screening.checkpoint.manifest import Manifest
 from screening.inference.generation import Spelling, prompt_text
 from trainer.data_directory import read_picture
-from trainer.metrics import Judged, score
+from trainer.judged import Judged
+from trainer.metrics import score
 from trainer.records import Sample
 from trainer.shares import share
 from trainer.training.efficiency import masked_attention

@@ -19,7 +19,7 @@ from trainer.data.annotate.ground_truth import GroundTruth
 from trainer.data.annotate.method import Accepted, Rejected
 from trainer.data.render.dataset import Order, write_dataset
 from trainer.data_directory import read_samples
-from trainer.metrics import correct
+from trainer.judged import correct
 from trainer.records import Generated, Original, Sample
 
 COUNT = 16

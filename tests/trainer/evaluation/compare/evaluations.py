@@ -10,12 +10,14 @@ from typing import Any
 from PIL import Image
 
 from screening.answer import Finding, Mode, compose, parse, render
+from screening.runtime.utc_time import utc_now_text
 from screening.task import NONE, OPTIONS, Dimension
 from trainer.__main__ import main
 from trainer.data_directory import data_digest, read_samples
 from trainer.evaluation.evaluate.predictions import Prediction
-from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, now, versions
-from trainer.metrics import Judged, evaluate_scores
+from trainer.evaluation.evaluate.result import EvaluatedCheckpoint, EvaluatedData, Evaluation, Tokens, versions
+from trainer.judged import Judged
+from trainer.metrics import evaluate_scores
 
 SHADOW, LAYOUT = Dimension.SHADOW, Dimension.LAYOUT
 
@@ -72,7 +74,7 @@ def make_evaluation(
     ]
     evaluated = judged[:limit]
     result = Evaluation(
-        created=now(),
+        created=utc_now_text(),
         checkpoint=EvaluatedCheckpoint(name=name, version="1", digest=f"sha256:{name}"),
         data=EvaluatedData(digest=data_digest(data, samples), samples=len(samples), evaluated=len(evaluated)),
         mode=mode,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from fractions import Fraction
 from math import comb
@@ -231,21 +230,3 @@ def test_a_comparison_names_the_products_if_they_have_several_samples(tmp_path: 
         assert (overall["low"], overall["high"]) == pytest.approx((expected.low, expected.high))
         page = (out / "comparison.md").read_text()
         assert "5 samples of 3 products.\n" in page and "whole products" in page
-
-
-def test_logs_that_do_not_name_the_products_are_compared_by_samples(tmp_path: Path) -> None:
-    data = make_data(tmp_path / "data", per_product=2)
-    before = make_evaluation(tmp_path / "before", data, [think(WRONG[label]) for label in LABELS], name="old")
-    after = make_evaluation(tmp_path / "after", data, [think(label) for label in LABELS], name="new")
-    for directory in (before, after):
-        log = directory / "predictions.jsonl"
-        lines = [json.loads(line) for line in log.read_text().splitlines()]
-        assert [line.pop("product") for line in lines] == ["p0", "p0", "p1", "p1", "p2"]
-        log.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert compare(before, after, tmp_path / "out") == 0
-    overall = result(tmp_path / "out")["overall"]
-    assert "products" not in overall and overall["p_value"] == mcnemar_exact(0, 5)
-    page = (tmp_path / "out" / "comparison.md").read_text()
-    assert "5 samples.\n" in page and "whole products" not in page
-    assert compare(before, after, tmp_path / "with-data", data) == 0
-    assert result(tmp_path / "with-data")["overall"]["products"] == 3

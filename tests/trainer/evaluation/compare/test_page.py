@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from base64 import b64decode
 from io import BytesIO
 from pathlib import Path
@@ -67,25 +66,7 @@ def test_a_page_of_many_flips_shows_the_first_of_each_direction(
     assert page.count("The first 1 are shown") == 1
 
 
-def test_without_matplotlib_the_plot_is_left_out_with_a_message(
-    tmp_path: Path,
-    before: Path,
-    after: Path,
-    data: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
-    out = tmp_path / "out"
-    out.mkdir()
-    assert compare(before, after, out, data) == 0
-    assert "comparison.png is left out" in capsys.readouterr().err
-    assert sorted(path.name for path in out.iterdir()) == ["comparison.json", "comparison.md", "flips.html", "run.json"]
-
-
 def test_the_plot_is_a_picture(tmp_path: Path, before: Path, after: Path, data: Path) -> None:
-    pytest.importorskip("matplotlib", reason="the plot needs matplotlib, which is optional")
     assert compare(before, after, tmp_path / "out", data) == 0
     with Image.open(tmp_path / "out" / "comparison.png") as image:
         assert image.format == "PNG"

@@ -155,13 +155,6 @@ def test_a_first_run_has_no_evaluations_to_remove(tmp_path: Path, capsys: pytest
     assert not capsys.readouterr().err
 
 
-def test_a_state_of_an_earlier_version_is_read(tmp_path: Path) -> None:
-    (tmp_path / "state.json").write_text(_RUN + ', "epochs": [3, 4]}}')
-    run = read_state(tmp_path).unfinished
-    assert run is not None
-    assert run.fencing_tokens == [3, 4]
-
-
 @pytest.mark.parametrize("seen", ["", "NaN", "Infinity", '"x"'])
 def test_a_damaged_ledger_is_refused_by_its_name(seen: str, tmp_path: Path) -> None:
     (tmp_path / "ledger.json").write_text(

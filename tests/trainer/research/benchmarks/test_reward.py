@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from screening.answer import Mode, parse
 from screening.errors import UserError
-from trainer.metrics import correct
+from trainer.judged import correct
 from trainer.records import Sample
 from trainer.reward import (
     REWARDS,

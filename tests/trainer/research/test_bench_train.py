@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from trainer.__main__ import main
-from trainer.training.hcm_grpo.bench import DEFAULT, NAMES, OURS, PARTS, Stopwatch
+from trainer.research.bench_train import DEFAULT, NAMES, OURS, PARTS, Stopwatch
 
 
 def test_the_time_of_a_nested_part_counts_for_the_inner_one(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr("trainer.training.hcm_grpo.bench.time.perf_counter", lambda: now)
+    monkeypatch.setattr("trainer.research.bench_train.time.perf_counter", lambda: now)
     watch = Stopwatch()
     with watch.part("outer"):
         now = 1.0
