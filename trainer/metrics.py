@@ -19,12 +19,13 @@ from typing import TypedDict
 from pydantic import BaseModel, ConfigDict
 
 from screening.answer import Reason, Unreadable
+from screening.intervals import wilson
 from screening.task import NONE, OPTIONS, Dimension, Options
 from trainer.judged import Judged
 from trainer.picture_verdicts import PictureVerdicts, picture_verdicts
 from trainer.products import product_totals
 from trainer.records import Sample
-from trainer.shares import Share, share_by_product, share_of, wilson
+from trainer.shares import Share, share_by_product, share_of
 
 RANDOM_CHOICES = len(OPTIONS) + 1
 """Number of answers that blind guessing chooses from: A, B, C, D and N."""

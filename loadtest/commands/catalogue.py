@@ -182,7 +182,7 @@ def _run(words: Sequence[object]) -> None:
     """Run a module of ours with arguments.
 
     Raises:
-        RunFailed: the program reports an error. An unreadable answer (exit status 4 of the client) is none.
+        RunFailed: the program reports an error. An unreadable answer (exit status 4 of the client) is not an error.
     """
     done = subprocess.run(  # noqa: S603 - our own programs
         _command(words), cwd=REPOSITORY, capture_output=True, text=True, check=False

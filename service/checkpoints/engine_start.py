@@ -13,7 +13,7 @@ from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.verification import Verified
 from service.logs import log
 
-LOGGER = logging.getLogger("service.checkpoints.hot_swap")  # one logger for everything that changes the checkpoint
+LOGGER = logging.getLogger(__name__)
 
 SWITCHING = "The service is loading another checkpoint."
 LOST = "The engine was lost and is restarting."

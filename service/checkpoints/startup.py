@@ -16,7 +16,7 @@ from service.checkpoints.served import ServedCheckpoint
 from service.checkpoints.swap_history import proves_a_fault
 from service.checkpoints.swap_preparation import copy_offered
 
-LOGGER = logging.getLogger("service.checkpoints.hot_swap")  # one logger for everything that changes the checkpoint
+LOGGER = logging.getLogger(__name__)
 
 ATTEMPTS = 2
 """Number of attempts at the checkpoint of the last run: an engine that was killed may still hold its memory."""

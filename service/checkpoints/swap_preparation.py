@@ -17,7 +17,7 @@ from service.checkpoints.local_store import Copy
 from service.checkpoints.served import ServedCheckpoint
 from service.logs import log
 
-LOGGER = logging.getLogger("service.checkpoints.hot_swap")  # one logger for everything that changes the checkpoint
+LOGGER = logging.getLogger(__name__)
 
 
 async def copy_offered(served: ServedCheckpoint, source: Path, offered: Manifest, *, retry: bool = False) -> Copy:

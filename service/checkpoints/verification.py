@@ -25,7 +25,7 @@ from service.engines.protocol import Engine
 from service.logs import log
 from service.timings import milliseconds_since
 
-LOGGER = logging.getLogger("service.checkpoints.hot_swap")  # one logger for everything that changes the checkpoint
+LOGGER = logging.getLogger(__name__)
 
 _DIFFERS = "the engine does not give the checkpoint's log-probabilities: the largest difference is"
 _RECORD_HERE = (

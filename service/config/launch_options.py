@@ -34,7 +34,7 @@ def _takes(name: str, field: FieldInfo) -> str:
         return unit
     if get_origin(kind) is tuple:
         return "VALUE[,VALUE…]"
-    return {Path: "DIR", int: "N", float: "NUMBER", bool: "{true,false}"}.get(kind, "TEXT")
+    return {Path: "DIR", int: "N", float: "NUMBER"}.get(kind, "TEXT")
 
 
 def _kind(field: FieldInfo) -> Any:

@@ -268,7 +268,7 @@ def _origin(text: str) -> str:
 
 
 def _proxy(text: str) -> str:
-    """Return an entry of `trusted_proxies` as uvicorn reads it, which takes `10.0.0.5/8` for no network."""
+    """Return an entry of `trusted_proxies` as uvicorn reads it, which does not recognise `10.0.0.5/8` as a network."""
     if text == "*":
         return text
     try:

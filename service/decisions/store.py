@@ -40,7 +40,7 @@ _LOG_SECONDS = 10.0
 
 
 class _FailureLog:
-    """Logs why queries fail, for not every one of them. Only the event loop's thread uses it."""
+    """Logs why queries fail, at most once every ten seconds. Only the event loop's thread uses it."""
 
     def __init__(self) -> None:
         self._silent_until = 0.0

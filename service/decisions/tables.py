@@ -112,7 +112,7 @@ AUDIT = sa.Table(
     sa.Column("at", Moment, nullable=False),
     sa.Column("caller", sa.String(64), nullable=False),
     sa.Column("action", sa.String(32), nullable=False),
-    # What was asked for, without personal data: `decision scr_…`, `product` (its value is not repeated), `expired`.
+    # What was asked for, without personal data: `decision scr_…`, or `product` without its value.
     sa.Column("subject", sa.String(128), nullable=False),
     sa.Column("decisions", sa.Integer, nullable=False),
 )

@@ -36,6 +36,8 @@ BATCH = 32
 FLUSH_SECONDS = 0.25
 """Maximum time that a record waits for others to join its batch."""
 _RETRY_SECONDS = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
+_LAST_WRITE_SECONDS = 5.0
+"""Maximum time in seconds for a write that has begun when the time to flush is over."""
 _UPLOADS = 8
 """Maximum number of pictures that are written at the same time."""
 
@@ -61,6 +63,8 @@ class DecisionWriter:
         self._max_bytes, self._retention = max_bytes, retention
         self._changed = threading.Condition()
         self._waiting: deque[DecisionRecord] = deque()
+        self._batch: list[DecisionRecord] = []
+        """Records that the thread has taken from `_waiting` and not released."""
         self._bytes = 0
         self._is_dropping = False
         """Whether a record did not fit since the queue was last half empty; one line of the log tells of it."""
@@ -94,16 +98,27 @@ class DecisionWriter:
         return taken
 
     def close(self, seconds: float) -> None:
-        """Write the waiting records, for at most this time in seconds; the rest is dropped and counted. Blocks."""
+        """Write the waiting records, for at most this time in seconds; the rest is dropped and counted. Blocks.
+
+        A write that has begun may take `_LAST_WRITE_SECONDS` longer. If it hangs, its records count as dropped, too.
+        """
         with self._changed:
             self._end_at = time.monotonic() + seconds
             self._changed.notify()
         if self._thread.is_alive():
-            self._thread.join(seconds + 30)
+            self._thread.join(seconds + _LAST_WRITE_SECONDS)
+        with self._changed:
+            left = [*self._batch, *self._waiting]
+            self._waiting.clear()
+        if left:
+            self._drop(left, "a write hangs, and the service ends")
 
     def _run(self) -> None:
         while batch := self._next_batch():
-            self._write_until_done(batch)
+            if self._is_over():
+                self._drop(batch, "the time to write decisions at the end of the service is over")
+            else:
+                self._write_until_done(batch)
             self._release(batch)
 
     def _next_batch(self) -> list[DecisionRecord]:
@@ -113,10 +128,12 @@ class DecisionWriter:
                 self._changed.wait()
             if self._end_at is None and len(self._waiting) < BATCH:
                 self._changed.wait_for(lambda: len(self._waiting) >= BATCH or self._end_at is not None, FLUSH_SECONDS)
-            return [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            self._batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            return self._batch
 
     def _release(self, batch: Iterable[DecisionRecord]) -> None:
         with self._changed:
+            self._batch = []
             self._bytes -= sum(record.bytes for record in batch)
             self._is_dropping &= self._bytes > self._max_bytes / 2
             self._metrics.decision_queue_bytes.set(self._bytes)
@@ -157,7 +174,11 @@ class DecisionWriter:
             until = time.monotonic() + pause
             while (left := min(until, self._end_at or until) - time.monotonic()) > 0:
                 self._changed.wait(left)
-            return self._end_at is not None and time.monotonic() >= self._end_at
+        return self._is_over()
+
+    def _is_over(self) -> bool:
+        """Whether the service ends, and the time for waiting records has passed."""
+        return self._end_at is not None and time.monotonic() >= self._end_at
 
     def _drop(self, batch: Sequence[DecisionRecord], reason: str) -> None:
         self._metrics.decisions.labels("dropped").inc(len(batch))

@@ -18,7 +18,7 @@ from service.engines.fast_preprocessing import FastPrompt
 from service.errors import EngineFailed
 from service.logs import log
 
-LOGGER = logging.getLogger("service.engines.vllm_engine")
+LOGGER = logging.getLogger(__name__)
 
 Rendered = dict[str, Any]
 """vLLM's `MultiModalInput`: token ids, the pictures' tensors, and the pictures' names in `mm_hashes`."""

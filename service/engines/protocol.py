@@ -74,7 +74,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """`vllm` or `scripted`; every answer carries it."""
+        """`vllm`, `scripted` or the name of an engine of your own; every answer carries it."""
 
     @property
     def loads_checkpoints(self) -> bool:

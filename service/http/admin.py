@@ -126,7 +126,7 @@ def _hot_swap(request: Request) -> HotSwap:
     authorize(request, "admin")
     service = service_of(request)
     if service.hot_swap is None:
-        raise Forbidden("The scripted engine has no checkpoint. Start the service with --engine vllm.")
+        raise Forbidden(f"The engine {service.engine.name} has no checkpoint. Start the service with --engine vllm.")
     if not request.app.state.started:
         raise NotReady("The service is starting.")
     return service.hot_swap

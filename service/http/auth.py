@@ -144,7 +144,7 @@ def _is_local(request: Request, settings: Settings) -> bool:
 
 
 def _parts(url: str) -> SplitResult:
-    """The parts of a URL from the caller; empty ones if it is none."""
+    """The parts of a URL from the caller; empty if it is not a URL."""
     try:
         return urlsplit(url)
     except ValueError:

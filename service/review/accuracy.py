@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
 
-_Z = 1.959964
-"""95 % quantile of the normal distribution, two-sided."""
+from screening.intervals import wilson
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +58,5 @@ def accuracy(reviewed: Sequence[Reviewed], drawn: int) -> Accuracy:
     if unseen == 0:  # every decision was reviewed
         return Accuracy(n, mean, (mean, mean), unweighted)
     kish = total**2 / sum(weight**2 for weight in weights)
-    size = mean * (1 - mean) / variance if variance > 0 and 0 < mean < 1 else kish
-    return Accuracy(n, mean, _wilson(mean, min(size, n / unseen)), unweighted)
-
-
-def _wilson(share: float, size: float) -> tuple[float, float]:
-    """Wilson's interval of a share among an effective number of observations; it stays within 0 and 1."""
-    middle = (share + _Z**2 / (2 * size)) / (1 + _Z**2 / size)
-    half = _Z / (1 + _Z**2 / size) * sqrt(share * (1 - share) / size + _Z**2 / (4 * size**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    size = min(mean * (1 - mean) / variance if variance > 0 and 0 < mean < 1 else kish, n / unseen)
+    return Accuracy(n, mean, wilson(mean * size, size), unweighted)

@@ -10,6 +10,7 @@ import json
 import secrets
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,8 +150,9 @@ def _resolved(directory: Path, file: str, where: str) -> Path:
     if Path(file).is_absolute() or ".." in Path(file).parts:
         raise ImportRefused(f"{where}: {file} must be a path inside {directory}")
     for form in (file, unicodedata.normalize("NFC", file), unicodedata.normalize("NFD", file)):
-        if (directory / form).is_file():
-            return directory / form
+        with suppress(OSError):  # the name is too long
+            if (directory / form).is_file():
+                return directory / form
     raise ImportRefused(f"{where}: the picture {file} is not in {directory}")
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from screening.intervals import wilson
 from screening.task import DIMENSIONS
 from service.review_page.charts import Estimate, Row, column_chart, interval_chart
 
@@ -279,10 +280,7 @@ def _proportion(right: int, answered: int) -> Estimate:
     """A proportion with its Wilson interval at 95 %."""
     if answered == 0:
         return Estimate(None)
-    z2, share = 1.96**2, right / answered
-    middle = (share + z2 / (2 * answered)) / (1 + z2 / answered)
-    half = math.sqrt(z2 * (share * (1 - share) / answered + z2 / (4 * answered**2))) / (1 + z2 / answered)
-    return Estimate(share, (middle - half, middle + half))
+    return Estimate(right / answered, wilson(right, answered))
 
 
 def duration(seconds: float | None) -> str:

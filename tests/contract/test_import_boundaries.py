@@ -13,8 +13,8 @@ import pytest
 
 LAYERS = {
     "screening": (
-        "task errors boxes answer prompt calibration image_files images runtime checkpoint inference confidence "
-        "decision"
+        "task errors boxes intervals answer prompt calibration image_files images runtime checkpoint inference "
+        "confidence decision"
     ),
     "service": (
         "errors ids logs tracing config schemas engines metrics timings admission checkpoints request decisions review "

@@ -9,13 +9,14 @@ from math import isclose
 import pytest
 
 from screening.answer import Answer, Finding, Reason, Unreadable
+from screening.intervals import wilson
 from screening.task import OPTIONS, Dimension, options_text
 from trainer.judged import Judged, correct
 from trainer.metrics import balance, evaluate_scores, none_class, random_baseline, score, weighted_score
 from trainer.picture_verdicts import picture_verdicts
 from trainer.products import counted, effective_samples, repeated
 from trainer.records import Defect, Generated, Original, Sample
-from trainer.shares import share, share_by_product, wilson
+from trainer.shares import share, share_by_product
 
 APPEARANCE, SHADOW, LAYOUT, EXTENSION = Dimension
 NUMBERS = count()
@@ -92,33 +93,6 @@ def test_random_baseline_of_the_paper() -> None:
 
 def test_random_baseline_needs_labels() -> None:
     assert random_baseline([]) is None
-
-
-@pytest.mark.parametrize(
-    ("hits", "n", "low", "high"),
-    [
-        (8, 10, 0.4902, 0.9433),
-        (0, 10, 0.0, 0.2775),
-        (10, 10, 0.7225, 1.0),
-        (303, 468, 0.6031, 0.6894),  # the paper's 64.74 %
-    ],
-)
-def test_the_wilson_interval_equals_a_calculation_by_hand(hits: int, n: int, low: float, high: float) -> None:
-    assert wilson(hits, n) == pytest.approx((low, high), abs=5e-5)
-
-
-def test_wilson_interval_widens_with_the_level_and_narrows_with_n() -> None:
-    def width(hits: int, n: int, level: float) -> float:
-        low, high = wilson(hits, n, level)
-        return high - low
-
-    assert width(60, 100, 0.99) > width(60, 100, 0.95) > width(600, 1000, 0.95)
-
-
-@pytest.mark.parametrize(("hits", "n", "level"), [(0, 0, 0.95), (3, 2, 0.95), (-1, 2, 0.95), (1, 2, 1.0)])
-def test_the_wilson_interval_refuses_invalid_proportions(hits: int, n: int, level: float) -> None:
-    with pytest.raises(ValueError, match="no interval"):
-        wilson(hits, n, level)
 
 
 def test_a_share_of_nothing_has_no_percentage() -> None:

@@ -1,6 +1,6 @@
 """`Client.decisions` and `AsyncClient.decisions`: stored decisions, their pictures, feedback and erasure.
 
-A test holds that the signatures of the twins are the same.
+A test enforces that the signatures of the twins are the same.
 """
 
 from __future__ import annotations

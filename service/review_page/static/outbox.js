@@ -20,7 +20,7 @@ function rewrite(store, id, added = []) {
 export class Outbox {
   /**
    * @param {import("./storage.js").Storage} storage
-   * @param {{changed: () => void, stored: (entry: object, result: object) => void,
+   * @param {{changed: () => void, failed: (error: Error) => void, stored: (entry: object, result: object) => void,
    *   refused: (entry: object, error: Error) => void}} listener
    */
   constructor(storage, listener) {

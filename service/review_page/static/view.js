@@ -202,12 +202,12 @@ function Verdict({ station, task }) {
     <div class="comments">
       <p>
         <label for="comment">Comment on picture ${number}<${Hint} station=${station} id="comment" /></label>
-        <textarea id="comment" rows="1" maxlength="2000" value=${verdict.comment}
+        <textarea id="comment" rows="1" maxlength="4000" value=${verdict.comment}
           onInput=${(event) => station.comment(event.target.value)}></textarea>
       </p>
       <p>
         <label for="remark">Comment on the task<${Hint} station=${station} id="remark" /></label>
-        <textarea id="remark" rows="1" maxlength="2000" value=${task.draft.comment}
+        <textarea id="remark" rows="1" maxlength="4000" value=${task.draft.comment}
           onInput=${(event) => station.remark(event.target.value)}></textarea>
       </p>
     </div>

@@ -51,14 +51,19 @@ def record(pictures: list[Picture] = PICTURES, **fields: Any) -> DecisionRecord:
 
 
 class FailingStore(PictureStore):
-    """A picture store whose writes fail while `broken` is set."""
+    """A picture store whose writes fail while `broken` is set, and take until `goes_on` is set."""
 
     def __init__(self, location: str) -> None:
         super().__init__(location)
         self.broken = threading.Event()
         self.failed = threading.Event()
+        self.writes = threading.Event()
+        self.goes_on = threading.Event()
+        self.goes_on.set()
 
     def put(self, sha256: str, data: bytes) -> None:
+        self.writes.set()
+        self.goes_on.wait()
         if self.broken.is_set():
             self.failed.set()
             raise PictureStoreError("the store is down")
@@ -159,6 +164,39 @@ def test_decisions_that_are_not_written_before_the_end_are_counted(make_writer, 
     writer.close(0.1)
     assert counted(metrics, "dropped") == 40 and rows(database, DECISION) == []
     assert not writer.offer(record()), "a closed writer takes nothing"
+
+
+def _close_during_a_write(writer: DecisionWriter, store: FailingStore, waiting: int) -> threading.Thread:
+    """Begin to write one record, let others wait, and close the writer without time for them."""
+    store.goes_on.clear()
+    writer.offer(record())
+    assert store.writes.wait(60)
+    for _ in range(waiting):
+        writer.offer(record())
+    closing = threading.Thread(target=writer.close, args=(0,))
+    closing.start()
+    return closing
+
+
+def test_a_store_that_works_takes_nothing_after_the_time_to_flush(
+    make_writer, database, store, metrics, wait_until
+) -> None:
+    writer = make_writer()
+    closing = _close_during_a_write(writer, store, waiting=3)
+    wait_until(lambda: writer._end_at is not None)
+    store.goes_on.set()
+    closing.join()
+    assert len(rows(database, DECISION)) == counted(metrics, "stored") == 1
+    assert counted(metrics, "dropped") == 3
+
+
+def test_a_write_that_hangs_at_the_end_is_not_waited_for(make_writer, store, metrics, monkeypatch) -> None:
+    monkeypatch.setattr("service.decisions.writer._LAST_WRITE_SECONDS", 0.1)
+    try:
+        _close_during_a_write(make_writer(), store, waiting=2).join()
+        assert counted(metrics, "dropped") == 3
+    finally:
+        store.goes_on.set()
 
 
 def test_one_record_that_the_database_refuses_takes_no_other_with_it(make_writer, database, metrics) -> None:

@@ -127,6 +127,7 @@ def test_text_in_another_encoding_is_refused_with_its_line(database, pictures, t
         (json.dumps(sample("1", original="../secret.jpg")), "inside"),
         (json.dumps(sample("1", original="/etc/passwd")), "inside"),
         (json.dumps(sample("1", original="none.jpg")), "the picture none.jpg is not in"),
+        (json.dumps(sample("1", original="x" * 300)), f"the picture {'x' * 300} is not in"),
         (json.dumps(sample("1", original="samples.jsonl")), "samples.jsonl: "),
         (json.dumps(sample("1", generated=[{"file": "1.jpg", "option": "A"}] * 4)), "each of the letters"),
         (json.dumps(sample("1")) + "\n" + json.dumps(sample("1")), "line 2, id: '1' is already in"),

@@ -16,8 +16,8 @@ from math import sqrt
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from screening.intervals import wilson
 from trainer.products import effective_samples, product_totals, repeated
-from trainer.shares import wilson
 
 LEVEL = 0.95
 
