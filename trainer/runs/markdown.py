@@ -1,13 +1,10 @@
-"""Parts of the reports that trainer commands write, as Markdown or as plain text."""
+"""Parts of the reports in Markdown that trainer commands write."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from trainer.shares import Share
-
-_NUMBER = re.compile(r"[\d,.]+(e[+-]\d+)?%?")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -48,21 +45,3 @@ def interval(one: Share) -> str:
 def with_interval(one: Share) -> str:
     """A share with its confidence interval, such as `38.2 % (30.1 to 46.9)`; `-` if it is of nothing."""
     return "-" if one.percent is None else f"{one.percent:.1f} % ({interval(one)})"
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a plain table: columns with numbers are right-aligned, words and the first column left-aligned.
-
-    A row with nothing but a first cell is a heading, which may be wider than its column.
-    """
-    columns = range(len(rows[0]))
-    widths = [max(len(row[column]) for row in rows if any(row[1:])) for column in columns]
-    numeric = [column > 0 and any(_NUMBER.fullmatch(row[column]) for row in rows) for column in columns]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from trainer.runs.markdown import aligned
+from trainer.runs.plain_table import aligned
 from trainer.training.gpu_check.order import Order, Task, Use
 from trainer.training.gpu_check.runner import Machine
 from trainer.training.gpu_check.runner import as_json as machine_json

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from screening.prompt import PICTURES_PER_SAMPLE
-from trainer.runs.markdown import aligned
+from trainer.runs.plain_table import aligned
 from trainer.training.plan.adapters import find_adapters
 from trainer.training.plan.memory import GIB
 from trainer.training.plan.parameters import PARTS, VISION
