@@ -108,7 +108,7 @@ _LOCATE = """
 After the sentence of a picture with issues, write one box per issue, in the order of the names above:
 <box>[[x1, y1, x2, y2]]</box>, its left, top, right and bottom edge in thousandths of the picture's side."""
 
-_LOCATE_COMPACT = " Point at each fault."
+_LOCATE_COMPACT = " Point at each fault."  # the text is part of published checkpoints
 
 
 def locating(prompt: Prompt) -> Prompt:

@@ -9,11 +9,11 @@ from contextlib import suppress
 
 # Each of several test processes has 1000 ports, and begins at another one in every run.
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_ports = itertools.count(20_000 + 1000 * _worker + os.getpid() % 500)
+_ports = itertools.count(20_000 + 1000 * (_worker % 12) + os.getpid() % 500)
 
 
 def free_port() -> int:
-    """A port that no program uses and that no other test gets.
+    """A port that no program uses and that no other test of this run gets.
 
     The kernel gives out higher ports, so no connection takes this one before the program listens.
     """

@@ -17,7 +17,7 @@ from screening.runtime.command_line import Parser
 from service.config.settings import StoreSettings
 from service.decisions import erasure, orphans, schema_version
 from service.decisions.database import Database
-from service.decisions.errors import DatabaseError, PictureStoreError, WrongAddress, first_line
+from service.decisions.errors import DatabaseError, PictureStoreError, WrongAddress
 from service.decisions.picture_store import PictureStore
 
 
@@ -50,7 +50,7 @@ def run(
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (DatabaseError, PictureStoreError, sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
-        print(f"error: {first_line(error)}", file=sys.stderr)
+        print(f"error: {str(error).partition(chr(10))[0]}", file=sys.stderr)
         return 2 if isinstance(error, WrongAddress) else 1
     print(json.dumps(found))
     return 0

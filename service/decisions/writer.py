@@ -36,6 +36,7 @@ BATCH = 32
 FLUSH_SECONDS = 0.25
 """Maximum time that a record waits for others to join its batch."""
 _RETRY_SECONDS = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
+_TIME_IS_OVER = "the time to write decisions at the end of the service is over"
 _LAST_WRITE_SECONDS = 5.0
 """Maximum time in seconds for a write that has begun when the time to flush is over."""
 _UPLOADS = 8
@@ -64,7 +65,7 @@ class DecisionWriter:
         self._changed = threading.Condition()
         self._waiting: deque[DecisionRecord] = deque()
         self._batch: list[DecisionRecord] = []
-        """Records that the thread has taken from `_waiting` and not released."""
+        """Records that the thread has taken from `_waiting`, and that are neither stored nor dropped yet."""
         self._bytes = 0
         self._is_dropping = False
         """Whether a record did not fit since the queue was last half empty; one line of the log tells of it."""
@@ -111,12 +112,12 @@ class DecisionWriter:
             left = [*self._batch, *self._waiting]
             self._waiting.clear()
         if left:
-            self._drop(left, "a write hangs, and the service ends")
+            self._drop(left, "a write hangs, and the service ends")  # its thread may still store some of them
 
     def _run(self) -> None:
         while batch := self._next_batch():
             if self._is_over():
-                self._drop(batch, "the time to write decisions at the end of the service is over")
+                self._drop(batch, _TIME_IS_OVER)
             else:
                 self._write_until_done(batch)
             self._release(batch)
@@ -128,12 +129,12 @@ class DecisionWriter:
                 self._changed.wait()
             if self._end_at is None and len(self._waiting) < BATCH:
                 self._changed.wait_for(lambda: len(self._waiting) >= BATCH or self._end_at is not None, FLUSH_SECONDS)
-            self._batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
-            return self._batch
+            batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            self._batch = batch
+            return batch
 
     def _release(self, batch: Iterable[DecisionRecord]) -> None:
         with self._changed:
-            self._batch = []
             self._bytes -= sum(record.bytes for record in batch)
             self._is_dropping &= self._bytes > self._max_bytes / 2
             self._metrics.decision_queue_bytes.set(self._bytes)
@@ -156,6 +157,7 @@ class DecisionWriter:
                 if self._must_give_up(pause):
                     return self._drop(batch, "the service ends before the stores can be used again")
             else:
+                self._finish(batch)
                 if failures:
                     log(LOGGER, logging.INFO, "decisions are stored again", failures=failures)
                 return None
@@ -164,7 +166,9 @@ class DecisionWriter:
         """Drop the record that is at fault; the others of its batch must not be lost with it."""
         if len(batch) == 1:
             return self._drop(batch, first_line(error))
-        for record in batch:
+        for number, record in enumerate(batch):
+            if self._is_over():
+                return self._drop(batch[number:], _TIME_IS_OVER)
             self._write_until_done([record])
         return None
 
@@ -180,7 +184,14 @@ class DecisionWriter:
         """Whether the service ends, and the time for waiting records has passed."""
         return self._end_at is not None and time.monotonic() >= self._end_at
 
+    def _finish(self, batch: Sequence[DecisionRecord]) -> None:
+        """Remember that these records are stored or dropped, so that `close` does not count them."""
+        finished = {id(record) for record in batch}
+        with self._changed:
+            self._batch = [record for record in self._batch if id(record) not in finished]
+
     def _drop(self, batch: Sequence[DecisionRecord], reason: str) -> None:
+        self._finish(batch)
         self._metrics.decisions.labels("dropped").inc(len(batch))
         log(LOGGER, logging.ERROR, "decisions dropped", count=len(batch), first=batch[0].answer.id, reason=reason)
 

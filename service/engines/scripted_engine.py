@@ -35,7 +35,7 @@ _WATCHED = Watched({letter: 1 + index for index, letter in enumerate((*OPTIONS, 
 _NORMAL_ID = 6
 _FIRST_FREE_ID = 7
 _SURE = math.log(0.99)
-FAULT_BOX = Box(0.25, 0.5, 0.75, 0.6)
+ISSUE_BOX = Box(0.25, 0.5, 0.75, 0.6)
 """The box of every issue, on the padded picture."""
 _USABLE_SHARE = 0.35
 """Share of the pictures that are usable."""
@@ -172,7 +172,7 @@ def _steps(digests: list[bytes], question: Question, dimensions: Sequence[Dimens
     options = frozenset(option for option in OPTIONS if usable[option] >= 0.5)
     answer = compose(options, findings)
     if question.locate:
-        boxes = {one.option: [FAULT_BOX] * len(one.dimensions or ()) for one in findings}
+        boxes = {one.option: [ISSUE_BOX] * len(one.dimensions or ()) for one in findings}
         answer = replace(answer, reasoning=with_boxes(answer.reasoning or "", boxes))
     text = render(answer, question.mode)
     marker: str | None = None

@@ -6,11 +6,11 @@ labels that the directory may hold must not influence the reviewers.
 
 from __future__ import annotations
 
+import errno
 import json
 import secrets
 import unicodedata
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,9 +150,12 @@ def _resolved(directory: Path, file: str, where: str) -> Path:
     if Path(file).is_absolute() or ".." in Path(file).parts:
         raise ImportRefused(f"{where}: {file} must be a path inside {directory}")
     for form in (file, unicodedata.normalize("NFC", file), unicodedata.normalize("NFD", file)):
-        with suppress(OSError):  # the name is too long
+        try:
             if (directory / form).is_file():
                 return directory / form
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise ImportRefused(f"{where}: {directory / form}: {error.strerror}") from None
     raise ImportRefused(f"{where}: the picture {file} is not in {directory}")
 
 

@@ -25,7 +25,7 @@ from trainer.data.render.scenes import SETTINGS, draw_background
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[2]
 SCENES = ("table", "marble", "kitchen", "window", "shelf")
-DRAWN = ("01-blue-carton", "04-orange-dropper-bottle", "07-blue-spray-bottle", "08-green-jar")
+RENDERED = ("01-blue-carton", "04-orange-dropper-bottle", "07-blue-spray-bottle", "08-green-jar")
 SIDE = 512
 
 
@@ -45,7 +45,7 @@ def collect_products(directory: Path) -> Path:
     """Copy the photograph and the rendered photos into one directory."""
     directory.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(HERE / "photos" / "coffee-cup.webp", directory / "coffee-cup.webp")
-    for name in DRAWN:
+    for name in RENDERED:
         shutil.copyfile(HERE / "products" / name / "original.jpg", directory / f"{name[3:]}.jpg")
     return directory
 

@@ -27,9 +27,9 @@ def report(screening: Screening) -> str:
 
 def _issue(issue: str, option: OptionVerdict) -> str:
     """The name of an issue, and where it is in percent of width and height, from left and top to right and bottom."""
-    place = next((region.box for region in option.regions or () if region.issue == issue), None)
+    box = next((region.box for region in option.regions or () if region.issue == issue), None)
     name = issue.replace("_", " ")
-    return f"{name} at {'-'.join(f'{100 * edge:.0f}' for edge in place)} %" if place else name
+    return f"{name} at {'-'.join(f'{100 * edge:.0f}' for edge in box)} %" if box else name
 
 
 def error_document(error: ScreeningClientError, exit_code: int) -> dict[str, Any]:

@@ -199,6 +199,34 @@ def test_a_write_that_hangs_at_the_end_is_not_waited_for(make_writer, store, met
         store.goes_on.set()
 
 
+def test_records_of_a_divided_batch_that_are_stored_do_not_count_as_dropped(
+    make_writer, store, metrics, monkeypatch
+) -> None:
+    put, reached, goes_on = store.put, threading.Event(), threading.Event()
+
+    def put_two(sha256: str, data: bytes) -> None:
+        if counted(metrics, "stored") == 2:
+            reached.set()
+            goes_on.wait()
+        put(sha256, data)
+
+    monkeypatch.setattr(store, "put", put_two)
+    monkeypatch.setattr("service.decisions.writer._LAST_WRITE_SECONDS", 0.1)
+    store.goes_on.clear()
+    writer = make_writer()
+    writer.offer(record())
+    assert store.writes.wait(60)
+    for one in (record(), _refused(), record()):  # they wait, and so are one batch
+        writer.offer(one)
+    store.goes_on.set()
+    try:
+        assert reached.wait(60)
+        writer.close(0)
+        assert counted(metrics, "dropped") == 2
+    finally:
+        goes_on.set()
+
+
 def test_one_record_that_the_database_refuses_takes_no_other_with_it(make_writer, database, metrics) -> None:
     writer = make_writer()
     good = [record() for _ in range(4)]

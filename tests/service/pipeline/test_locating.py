@@ -11,7 +11,7 @@ from PIL import Image
 
 from screening.images import fit_square
 from service.engines.protocol import Generated, LoadedCheckpoint, Question
-from service.engines.scripted_engine import FAULT_BOX, ScriptedEngine
+from service.engines.scripted_engine import ISSUE_BOX, ScriptedEngine
 from tests.service.conftest import Sample, draw
 
 pytestmark = pytest.mark.anyio
@@ -72,7 +72,7 @@ async def test_boxes_are_shares_of_the_picture_that_was_sent(start, sample, pict
 def test_a_wide_picture_is_padded_where_the_conversion_says() -> None:
     white = fit_square(Image.new("RGB", (400, 100), "white"), 400)
     assert white.convert("L").point(lambda value: 255 if value > 200 else 0).getbbox() == (0, 150, 400, 250)
-    assert (FAULT_BOX.top - 150 / 400) / (100 / 400) == pytest.approx(0.5)
+    assert (ISSUE_BOX.top - 150 / 400) / (100 / 400) == pytest.approx(0.5)
 
 
 class ScriptedFaults(ScriptedEngine):
