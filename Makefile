@@ -75,6 +75,7 @@ images: ## build the service's CPU image with buildah, and screen with it as an 
 
 # Train models/tiny again from random weights: about four and a half hours on two cores. Minutes: pool of pictures 21,
 # see 34, read 68, speak 123, all other steps 25. The pictures of the training take 8.4 GB.
+# It was run in parts, never from start to end.
 # A killed training continues; a killed render starts over.
 # The result is written to TINY. To change models/tiny, copy TINY/published/… there.
 TINY ?= runs/tiny

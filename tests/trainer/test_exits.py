@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import logging
 import os
 import signal
 import subprocess
@@ -26,7 +25,6 @@ def test_every_command_ends_in_one_line(
     command: str, error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import argparse
-    import importlib
 
     def fails(args: argparse.Namespace) -> int:
         raise error
@@ -50,7 +48,6 @@ def test_the_load_tests_end_in_one_line_too(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     import argparse
-    import importlib
 
     def fails(args: argparse.Namespace) -> int:
         raise error
@@ -169,10 +166,3 @@ def test_a_missing_package_is_named_with_what_installs_it_also_for_a_gpu(
     assert program.main([command]) == 1
     said = capsys.readouterr().err
     assert module in said and "make install (with EXTRA=gpu on a machine with an NVIDIA GPU)" in said
-
-
-def test_bitsandbytes_does_not_ask_for_a_package_that_it_can_do_without(caplog: pytest.LogCaptureFixture) -> None:
-    """It does so when it is imported on a CPU with AVX512-BF16."""
-    importlib.import_module("trainer.training")
-    logging.getLogger("bitsandbytes.backends.cpu.ops").warning("Please make sure you already `pip install kernels`")
-    assert not caplog.records

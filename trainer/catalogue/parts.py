@@ -2,7 +2,7 @@
 
 OUT/answers/KEY.parquet    the answered records; the block is finished when this file exists
 OUT/rejects/KEY.parquet    the records without an answer; written before the answers
-OUT/attempts/KEY           notes of the workers on a block that is not finished
+OUT/attempts/KEY           notes of the workers on a block, until shortly after it is finished
 """
 
 from __future__ import annotations

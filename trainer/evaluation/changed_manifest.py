@@ -26,9 +26,10 @@ def store_changed(before: Manifest, after: Manifest, checkpoint: Path) -> str:
         OSError: the manifest cannot be written, and is unchanged.
     """
     lines = [f"Digest before: {before.digest}", f"Digest now:    {after.digest}"]
-    kept = data_only(before.scores)
-    if after.digest != before.digest and kept != before.scores:
+    kept = _data_only(before.scores)
+    if after.digest != before.digest and before.scores:
         (checkpoint / CARD_NAME).unlink(missing_ok=True)
+    if after.digest != before.digest and kept != before.scores:
         after = after.model_copy(update={"scores": kept})
         lines.append(
             "Scores and card belonged to the earlier digest and were removed. Run `evaluate` and `card` again."
@@ -42,6 +43,6 @@ def store_changed(before: Manifest, after: Manifest, checkpoint: Path) -> str:
     return "\n".join(lines)
 
 
-def data_only(scores: Mapping[str, Any]) -> dict[str, Any]:
+def _data_only(scores: Mapping[str, Any]) -> dict[str, Any]:
     """Scores without their numbers. The data stays known, because it must not be used for calibration."""
     return {mode: {"data": score["data"]} for mode, score in scores.items() if "data" in score}

@@ -115,8 +115,8 @@ def load_model(checkpoint: Path, architecture: Architecture) -> InternVLForCondi
     model = InternVLForConditionalGeneration.from_pretrained(checkpoint, dtype="float32")
     vision, text = model.config.vision_config, model.config.text_config
     found = {
-        "image_size": vision.image_size[0],
-        "patch_size": vision.patch_size[0],
+        "image_size": list(vision.image_size),
+        "patch_size": list(vision.patch_size),
         "vision_width": vision.hidden_size,
         "vision_layers": vision.num_hidden_layers,
         "text_width": text.hidden_size,
@@ -125,7 +125,10 @@ def load_model(checkpoint: Path, architecture: Architecture) -> InternVLForCondi
         "max_positions": text.max_position_embeddings,
     }
     for field, size in found.items():
-        if size != (wanted := getattr(architecture, field)):
+        wanted = getattr(architecture, field)
+        if isinstance(size, list):  # height and width
+            wanted = [wanted, wanted]
+        if size != wanted:
             raise CheckpointError(
                 f"{checkpoint} does not have the sizes of the recipe's architecture: {field} is {size}, not {wanted}"
             )

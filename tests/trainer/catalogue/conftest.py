@@ -119,7 +119,9 @@ def catalogue(checkpoint: Path, tmp_path: Path) -> Iterator[Catalogue]:
     catalogue = Catalogue(checkpoint, tmp_path / "out")
     yield catalogue
     for process in catalogue.started:
-        process.kill()  # what a failed test has left
+        if process.poll() is None:  # left by a failed test
+            process.kill()
+            process.communicate()
 
 
 @pytest.fixture

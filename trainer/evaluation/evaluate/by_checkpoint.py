@@ -27,7 +27,7 @@ from trainer.metrics import METRICS, Metric
 from trainer.records import Sample
 
 OpenEngine = Callable[..., AbstractContextManager[OfflineEngine]]
-"""Opens an engine, given the checkpoint's directory, its manifest and the mode, and `locate=True` to ask for places."""
+"""Opens an engine, given the checkpoint's directory, its manifest and the mode, and `locate=True` to ask for boxes."""
 
 
 def evaluate(
@@ -73,7 +73,7 @@ def evaluate(
     if locate and not any(defect.box for sample in samples for one in sample.generated for defect in one.defects):
         raise EvaluationError(
             f"{data}: no defect of these samples has a `box`, so there is nothing to compare boxes with. Use data "
-            "that `trainer render` drew, or omit --locate"
+            "that `trainer render` made, or omit --locate"
         )
     digest = data_digest(data, everything)
     identity = Identity(checkpoint=manifest.digest, data=digest, mode=mode, locate=locate)

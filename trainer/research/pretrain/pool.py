@@ -48,7 +48,7 @@ class PoolShot:
     """Attributes that differ from the original."""
     severity: int
     measures: dict[str, float]
-    """Proportions and shades as drawn; see `trainer.data.render.products.Product.measures`."""
+    """Proportions and shades as rendered; see `trainer.data.render.products.Product.measures`."""
     boxes: dict[str, Box] = field(default_factory=dict)
     """Dimension → where its worst defect is. Empty for variations, in which several changes share a dimension."""
 

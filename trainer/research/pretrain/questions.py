@@ -17,7 +17,7 @@ from trainer.research.pretrain.pool import Pool, PoolShot
 
 ATTRIBUTES = ("kind", "body", "cap", "label", "mark", "mark_colour", "stripes")
 DIMENSIONS = tuple(d.short for d in DIMENSION_WEIGHTS)
-"""Dimensions that the renderer draws."""
+"""Dimensions of which the renderer plants defects."""
 APPEARANCE = Dimension.APPEARANCE.short
 """The dimension that cannot be judged without the original."""
 PRINTED = ("body", "cap", "mark", "mark_colour", "stripes", "tens", "ones")

@@ -13,7 +13,7 @@ questionnaire has its own head, and all heads are trained together, at these pla
   comparison is easy;
 * `judged`: on its last state at the markers, for the issue of the picture, so that the next word can be the verdict.
 
-`read`, `found` and `judged` also say where the defect of each dimension is. For a model that is to point at faults,
+`read`, `found` and `judged` also say where the defect of each dimension is. For a model that is to point at issues,
 `found` matters most: the words after a marker, and so the boxes, can look up its state of that layer, but not its last.
 `seen` says nothing of places: with so many inputs, the gradients of the edges are thirty times as large as those of all
 other questions together, and the vision tower would learn little else.

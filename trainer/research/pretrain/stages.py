@@ -205,7 +205,7 @@ class Read:
 
 
 class Speak:
-    """Stage 3. Its pictures are not shifted, because the boxes in words do not move with them."""
+    """Stage 3. Pictures of answers in words are not shifted, because the boxes in words do not move with them."""
 
     name = "speak"
 

@@ -4,7 +4,7 @@
 * `describe_all`: five pictures of *unrelated* products → five captions, so the model must look at each picture. With
   one product on all five, copying the first description is right nine times in ten, and the model learns to copy.
 * `screen`, `screen_direct`: the real task, with its reasoning and without.
-* `screen_locate`: the real task, with the place of every fault in the reasoning.
+* `screen_locate`: the real task, with a box for every defect in the reasoning.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Tasks:
         return Example((product.original, *shots), self.screen_prompt(mode), render(_answer(product, shots), mode))
 
     def screen_locate(self, rng: np.random.Generator) -> Example:
-        """The real task with places. A sample with a fault that cannot be seen, and so has no box, is drawn anew."""
+        """The real task with boxes. A sample with a defect that cannot be seen, and so has no box, is replaced."""
         product = self._product(rng)
         shots = self._generated(product, rng)
         if any(set(shot.dimensions) - shot.boxes.keys() for shot in shots):

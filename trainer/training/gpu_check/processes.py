@@ -96,12 +96,13 @@ def _measure(ordered: Path, result: Path, device_kind: str, repeats: int) -> Non
 
 
 def _settled(meter: Meter) -> int:
-    """Allocated bytes, once they have not changed for a second.
+    """Allocated bytes, once they have not changed for a second, or after half a minute.
 
     gloo's thread drops its copy of the weights a little after the broadcast.
     """
     found, since = meter.allocated(), time.monotonic()
-    while time.monotonic() < since + 1:
+    limit = since + 30
+    while time.monotonic() < min(since + 1, limit):
         time.sleep(0.05)
         if (now := meter.allocated()) != found:
             found, since = now, time.monotonic()

@@ -121,7 +121,7 @@ def _tokens(case: Case) -> list[str]:
         ),
         ("text of the prompt", f"{tokens.text:,}", how),
         ("completion, at most", f"{case.completion_limit:,}", ""),
-        *([("for places, at most", f"{places:,}", "further question and boxes, with `locate`")] if places > 0 else []),
+        *([("for boxes, at most", f"{places:,}", "further question and answer, with `locate`")] if places > 0 else []),
         ("sample, at most", f"{case.longest_sample:,}", f"the model has {shapes.max_positions:,} positions"),
     ]
     if tokens.longest_answer is not None:

@@ -50,7 +50,7 @@ class PoolRecipe(Strict):
     """Side in pixels at which pictures are rendered, before they are scaled to the model's size."""
     severities: Shares3
     dimension_weights: Shares4
-    """Shares of the dimensions that the renderer draws among the planted defects, in the order of
+    """Shares of the dimensions among the planted defects, in the order of
     `trainer.data.render.DIMENSION_WEIGHTS`: appearance, shadow, layout, extension."""
     kind_weights: Annotated[dict[str, Annotated[float, Field(gt=0, le=1000)]], AfterValidator(_kinds)] = Field(
         default_factory=dict
@@ -123,8 +123,8 @@ class SpeakStageSettings(StageSettings):
         dict[Literal["read", "describe", "describe_all", "screen", "screen_direct", "screen_locate"], Share],
         AfterValidator(_some_task),
     ]
-    """Shares of the tasks; each step draws its task by them. `read` repeats steps of the stage before, without words.
-    With `screen_locate`, the checkpoint can be asked with `locate` afterwards."""
+    """Shares of the tasks; each step draws its task by them. `read` repeats steps of the stage before, without words
+    and with the settings of its section. With `screen_locate`, the checkpoint can be asked with `locate` afterwards."""
     usable_counts: Shares5 | None = None
     """Shares of samples with 0 to 4 usable pictures; by default those of the earlier stages. With fewer usable pictures
     the model learns to hold back when in doubt, because showing a wrong picture costs a shop more than hiding a good
@@ -144,12 +144,13 @@ class PretrainRecipe(Strict):
     read: HeadsStageSettings
     speak: SpeakStageSettings
     jitter: CountFrom0
-    """Maximum random shift of a picture in `see` and `read`, in pixels at the model's size."""
+    """Maximum random shift of a picture, in pixels at the model's size: in `see`, in `read`, and in the steps of
+    `speak` that repeat `read`."""
     usable_counts: Shares5
     """Shares of samples with 0 to 4 usable pictures."""
     seed: Seed
 
     @property
     def locates(self) -> bool:
-        """Whether the model learns to point at faults."""
+        """Whether the model learns to point at issues."""
         return self.speak.shares.get("screen_locate", 0) > 0

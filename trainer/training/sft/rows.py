@@ -88,7 +88,7 @@ def _why_none_located(
 
 
 def known_boxes(sample: Sample, frame_of: Callable[[str], Frame]) -> Mapping[str, list[Box]] | None:
-    """The boxes of the faults that a reasoning names, on the canvases that the model sees.
+    """The boxes of the defects that a reasoning names, on the canvases that the model sees.
 
     Returns:
         Option → boxes in the order of the dimensions; None if a verdict or a box is not known.

@@ -49,7 +49,7 @@ def test_answers_with_boxes_need_room_and_the_remedy_works() -> None:
     assert "a question of 1780 tokens that asks for boxes and an answer of 768 (max_tokens_cot 512, and" in problem
     assert "Lower max_tokens_cot to 511" in problem
     remedy = located.model_copy(update={"max_tokens_cot": 511})
-    assert not any("places" in each for each in find_problems(case(remedy, shapes=short)))
+    assert not any("boxes" in each for each in find_problems(case(remedy, shapes=short)))
 
 
 def test_boxes_without_any_room_are_refused_and_the_remedy_works() -> None:
@@ -57,7 +57,7 @@ def test_boxes_without_any_room_are_refused_and_the_remedy_works() -> None:
     located = changed("sft_answer", locate=0.5).model_copy(update={"max_tokens_cot": 300})
     problems = find_problems(case(located, shapes=just))
     assert [each for each in problems if "asks for boxes" in each and "or teach no boxes (`locate: 0`" in each]
-    assert not any("places" in each for each in find_problems(case(recipe, shapes=just)))
+    assert not any("boxes" in each for each in find_problems(case(recipe, shapes=just)))
 
 
 def test_a_long_question_in_direct_mode_is_refused() -> None:
@@ -67,14 +67,14 @@ def test_a_long_question_in_direct_mode_is_refused() -> None:
     assert "a question of 2473 tokens and an answer of 8 (Direct mode) exceed the model's 2480 positions" in problem
 
 
-def test_places_make_the_samples_of_sft_longer() -> None:
+def test_boxes_make_the_samples_of_sft_longer() -> None:
     recipe, located = case().recipe, changed("sft_answer", locate=0.5)
-    without, with_places = (case(r).sft_memory(r.sft_answer) for r in (recipe, located))
+    without, with_boxes = (case(r).sft_memory(r.sft_answer) for r in (recipe, located))
     as_long = case(recipe.model_copy(update={"max_tokens_cot": 512 + 256}), text=400 + 100)
-    assert with_places == as_long.sft_memory(recipe.sft_answer) != without
+    assert with_boxes == as_long.sft_memory(recipe.sft_answer) != without
     assert case(located).longest_sample == case(recipe).longest_sample + 256 + 100
-    assert "for places, at most" in as_text(case(located), [])
-    assert "for places" not in as_text(case(recipe), [])
+    assert "for boxes, at most" in as_text(case(located), [])
+    assert "for boxes" not in as_text(case(recipe), [])
 
 
 def test_a_prompt_longer_than_the_model_is_refused() -> None:
