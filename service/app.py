@@ -199,13 +199,13 @@ def _include_routers(app: FastAPI, settings: Settings) -> None:
         app.include_router(decisions_router)
         bodies.append(FeedbackRequest)
     if settings.review:
-        from service.http.review import router as review_router
-        from service.http.review_bodies import BODIES as REVIEW_BODIES
-        from service.http.review_lead_bodies import BODIES as REVIEW_LEAD_BODIES
-        from service.http.review_leads import router as review_leads_router
-        from service.http.review_pages import add_review_pages
-        from service.http.session import SessionRequest
-        from service.http.session import router as session_router
+        from service.http.review.bodies import BODIES as REVIEW_BODIES
+        from service.http.review.lead_bodies import BODIES as REVIEW_LEAD_BODIES
+        from service.http.review.lead_routes import router as review_leads_router
+        from service.http.review.pages import add_review_pages
+        from service.http.review.routes import router as review_router
+        from service.http.review.session import SessionRequest
+        from service.http.review.session import router as session_router
 
         app.include_router(session_router)
         app.include_router(review_router)

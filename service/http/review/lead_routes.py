@@ -13,9 +13,9 @@ from service.errors import ReviewConflict, ReviewNotFound
 from service.http.json_api import BODY_ERRORS, SECURED, json_answer, read_json, refuse_unprintable, store_of, takes
 from service.http.moments import Moment
 from service.http.openapi import PICTURE, problem_responses
-from service.http.review_access import lead_of, reviewer_of
-from service.http.review_common import COMMON, send_picture
-from service.http.review_lead_bodies import (
+from service.http.review.access import lead_of, reviewer_of
+from service.http.review.common import COMMON, send_picture
+from service.http.review.lead_bodies import (
     ExportItem,
     ExportNoted,
     ExportPage,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from service.http.moments import Moment
-from service.http.review_bodies import Job
+from service.http.review.bodies import Job
 from service.schemas import Documented, RequestBody
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from screening.task import DIMENSIONS, OPTIONS
-from service.http.review_bodies import (
+from service.http.review.bodies import (
     LeasedTask,
     NumberedPicture,
     Review,

@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from service.errors import Unauthenticated
 from service.http.json_api import store_of
-from service.http.review_access import Reviewer, reviewer_of
+from service.http.review.access import Reviewer, reviewer_of
 from service.http.session_token import COOKIE
 from service.review import leases, reviews, statistics
 from service.review.shown import is_right, number_of

@@ -23,8 +23,8 @@ from service.http.json_api import (
     takes,
 )
 from service.http.openapi import PICTURE, problem_responses
-from service.http.review_access import lead_of, reviewer_of
-from service.http.review_bodies import (
+from service.http.review.access import lead_of, reviewer_of
+from service.http.review.bodies import (
     LeaseExtended,
     LeaseRequest,
     Leases,
@@ -33,8 +33,8 @@ from service.http.review_bodies import (
     Reviews,
     ReviewStored,
 )
-from service.http.review_common import COMMON, send_picture
-from service.http.review_views import lease_shown, review_shown, stored_shown, submission_of
+from service.http.review.common import COMMON, send_picture
+from service.http.review.views import lease_shown, review_shown, stored_shown, submission_of
 from service.review import leases, reviews
 from service.schemas import MAX_COMMENT_BYTES
 
