@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "trainer.training.gpu_check.command",
         "measure time and memory of training steps on a GPU, beside the estimates of `plan`",
     ),
-    "untrained": (
+    "random-init": (
         "trainer.research.random_init",
         "write a full-size checkpoint with random weights, to measure time and memory",
     ),

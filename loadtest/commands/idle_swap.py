@@ -2,7 +2,7 @@
 
 There is no load, so the durations depend only on the checkpoint. To measure real sizes without a trained model:
 
-    python -m trainer untrained internvl3-2b --seed 0 --max-tokens 8 --out runs/2b/seed-0     (and once more, seed 1)
+    python -m trainer random-init internvl3-2b --seed 0 --max-tokens 8 --out runs/2b/seed-0     (and once more, seed 1)
     python -m trainer publish --checkpoint runs/2b/seed-0 --store runs/2b-store --tracking-uri none     (and seed 1)
     python -m loadtest idle-swap --checkpoints runs/2b-store/*
 """

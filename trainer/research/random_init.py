@@ -1,4 +1,4 @@
-"""`python -m trainer untrained RECIPE`: write a full-size checkpoint of a recipe with random weights.
+"""`python -m trainer random-init RECIPE`: write a full-size checkpoint of a recipe with random weights.
 
 Its answers are meaningless, but it loads, swaps and uses memory and time like a trained one. So a machine, a service or
 a GPU can be tested before a model is downloaded or trained. Prompt, tokenizer and chat template come from another
@@ -84,7 +84,7 @@ def random_init(recipe_name: str, out: Path, *, seed: int, like: Path, max_token
         out,
         model,
         processor,
-        name=f"{recipe.name}-untrained",
+        name=f"{recipe.name}-random-init",
         version=f"seed {seed}",
         prompt=model_like.prompt,
         dimensions=model_like.dimensions,

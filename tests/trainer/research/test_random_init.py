@@ -28,7 +28,7 @@ def recipe(tmp_path: Path) -> str:
 
 
 def test_the_result_is_a_complete_checkpoint_of_the_recipes_sizes(recipe, tmp_path, tiny_checkpoint) -> None:
-    assert main(["untrained", recipe, "--out", str(tmp_path / "a"), "--max-tokens", "7"]) == 0
+    assert main(["random-init", recipe, "--out", str(tmp_path / "a"), "--max-tokens", "7"]) == 0
     manifest, like = verify(tmp_path / "a"), verify(tiny_checkpoint)
     config = json.loads((tmp_path / "a" / "config.json").read_text())
     assert (config["text_config"]["num_hidden_layers"], config["vision_config"]["num_hidden_layers"]) == (1, 1)
@@ -41,11 +41,11 @@ def test_the_result_is_a_complete_checkpoint_of_the_recipes_sizes(recipe, tmp_pa
 
 def test_a_seed_gives_the_same_weights_and_another_seed_others(recipe, tmp_path) -> None:
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
-        assert main(["untrained", recipe, "--out", str(tmp_path / name), "--seed", seed]) == 0
+        assert main(["random-init", recipe, "--out", str(tmp_path / name), "--seed", seed]) == 0
     digests = [verify(tmp_path / name).digest for name in "abc"]
     assert digests[0] == digests[1] != digests[2]
 
 
 def test_nothing_is_written_over(recipe, tmp_path, capsys) -> None:
-    assert main(["untrained", recipe, "--out", str(tmp_path)]) == 2
+    assert main(["random-init", recipe, "--out", str(tmp_path)]) == 2
     assert "name a new directory" in capsys.readouterr().err

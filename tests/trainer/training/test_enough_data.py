@@ -118,7 +118,7 @@ def test_every_command_with_a_recipe_says_the_same(
         ["hcm-grpo", *start, "--hard-cases", str(tmp_path), *out],
         ["pretrain", "--recipe", recipe, *out],
         ["import", recipe, *out],
-        ["untrained", recipe, *out],
+        ["random-init", recipe, *out],
         ["bench-train", *start],
         ["benchmark", "sft", *start, *out],
     ):
