@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from trainer.training.hard_cases import epoch_sizes
+from trainer.training.hard_cases.curriculum import epoch_sizes
 from trainer.training.recipe.recipe import RecipeError
 from trainer.training.recipe.stages import HcmGrpoRecipe, SftRecipe
 

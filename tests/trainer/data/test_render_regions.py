@@ -13,13 +13,17 @@ from PIL import Image
 
 from screening.boxes import Box
 from screening.task import Dimension
-from trainer.data.render import KINDS, SETTINGS, CutOut, draw_generated, make_product
 from trainer.data.render.composition import Composition, compose_scene
+from trainer.data.render.cutouts import CutOut
 from trainer.data.render.dataset import Order, write_dataset
+from trainer.data.render.defect_kinds import KINDS
 from trainer.data.render.defects import apply_plan
 from trainer.data.render.light import Light
 from trainer.data.render.photo_kinds import PHOTO_KINDS
+from trainer.data.render.picture import draw_generated
+from trainer.data.render.products import make_product
 from trainer.data.render.regions import box_of
+from trainer.data.render.scenes import SETTINGS
 from trainer.data.render.staging import Defect, Staging
 from trainer.data_directory import read_samples
 

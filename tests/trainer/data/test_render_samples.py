@@ -8,20 +8,15 @@ import pytest
 
 from screening.answer import Mode, parse, render
 from screening.task import Dimension
-from trainer.data.render import (
-    KINDS,
-    SETTINGS,
-    draw_generated,
-    draw_original,
-    make_product,
-    make_sample,
-    plan_defects,
-)
+from trainer.data.render.defect_kinds import KINDS
+from trainer.data.render.defects import plan_defects
 from trainer.data.render.light import Body, Light, cast
 from trainer.data.render.palette import COLOURS, changed, distance
 from trainer.data.render.photo_kinds import PHOTO_KINDS
-from trainer.data.render.sample import USABLE_COUNTS
-from trainer.data.render.scenes import draw_background
+from trainer.data.render.picture import draw_generated, draw_original
+from trainer.data.render.products import make_product
+from trainer.data.render.sample import USABLE_COUNTS, make_sample
+from trainer.data.render.scenes import SETTINGS, draw_background
 from trainer.data.render.words import NORMAL_COMMENT
 
 

@@ -14,7 +14,8 @@ from screening.task import OPTIONS, Dimension
 from trainer.evaluation.evaluate.predictions import Prediction
 from trainer.judged import Judged
 from trainer.records import Generated, Original, Sample
-from trainer.training.hard_cases import Cases, HardCasesError, Part, epoch_sizes, find_cases, make_curriculum
+from trainer.training.hard_cases.cases import Cases, HardCasesError, find_cases
+from trainer.training.hard_cases.curriculum import Part, epoch_sizes, make_curriculum
 
 # The sizes of the paper's training set for the 2B model.
 PAPER = Cases(tuple(f"s{n}" for n in range(1044)), tuple(f"s{n}" for n in range(434)))

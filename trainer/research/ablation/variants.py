@@ -11,7 +11,7 @@ import yaml
 
 from screening.answer import Mode
 from screening.runtime.atomic_write import write_atomically
-from trainer.training.hard_cases import Part
+from trainer.training.hard_cases.curriculum import Part
 
 COLD_STARTS: Mapping[str, tuple[str, float, float]] = {
     "none": ("no cold start", 25.85, 23.72),

@@ -17,7 +17,7 @@ from trainer.research.benchmarks.questions import Part, read_benchmark
 from trainer.research.benchmarks.reward import reward_functions
 from trainer.research.benchmarks.rows import rollout_rows
 from trainer.training.enough_data import groups_problem, refuse
-from trainer.training.hard_cases import Cases
+from trainer.training.hard_cases.cases import Cases
 from trainer.training.hcm_grpo.train import train_on_questions
 from trainer.training.recipe.recipe import load_recipe
 from trainer.training.tracking.store import Store

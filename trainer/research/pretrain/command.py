@@ -202,7 +202,7 @@ class Pretraining:
         import torch
 
         from screening.checkpoint.manifest import Decoding, read_manifest
-        from trainer.data.render import DIMENSION_WEIGHTS
+        from trainer.data.render.defects import DIMENSION_WEIGHTS
         from trainer.training.export import able_to_locate, export, with_stage
         from trainer.training.recipe.recipe import RecipeError
 

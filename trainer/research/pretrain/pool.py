@@ -162,7 +162,9 @@ def _render_missing(directory: Path, spec: PoolSpec, workers: int) -> None:
 
 def _render_product(spec: PoolSpec, index: int) -> tuple[int, np.ndarray, dict[str, Any]]:
     from screening.images import fit_square
-    from trainer.data.render import DIMENSION_WEIGHTS, draw_generated, draw_original, make_product, plan_defects
+    from trainer.data.render.defects import DIMENSION_WEIGHTS, plan_defects
+    from trainer.data.render.picture import draw_generated, draw_original
+    from trainer.data.render.products import make_product
 
     rng = np.random.default_rng([spec.seed, index])
     product = make_product(rng)

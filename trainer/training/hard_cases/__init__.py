@@ -3,8 +3,3 @@
 Read in this order: command (`python -m trainer hard-cases`), find (the model answers the training set), cases (which
 questions are hard), record (`hard-cases.json`), summary (a page), curriculum (the order of stage 2).
 """
-
-from trainer.training.hard_cases.cases import Cases, HardCasesError, find_cases
-from trainer.training.hard_cases.curriculum import HCM_PARTS, Curriculum, Part, epoch_sizes, make_curriculum
-
-__all__ = ["HCM_PARTS", "Cases", "Curriculum", "HardCasesError", "Part", "epoch_sizes", "find_cases", "make_curriculum"]

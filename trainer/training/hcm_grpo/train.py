@@ -26,8 +26,8 @@ from trainer.training.distributed import done_by_first, processes
 from trainer.training.efficiency import OPTIM
 from trainer.training.enough_data import groups_problem, grpo_problem, refuse
 from trainer.training.finetuning import STATES_NAME, check_machine, train_to_end
-from trainer.training.hard_cases import make_curriculum
 from trainer.training.hard_cases.cases import Cases
+from trainer.training.hard_cases.curriculum import make_curriculum
 from trainer.training.hard_cases.record import RECORD_NAME, read_hard_cases, write_hard_cases
 from trainer.training.hcm_grpo.grpo_trainer import GroupGRPOTrainer
 from trainer.training.hcm_grpo.vllm_rollouts import check_vllm, vllm_arguments

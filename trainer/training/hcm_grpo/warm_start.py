@@ -15,8 +15,8 @@ from typing import Any
 
 from trainer.runs.run_directory import ORIGIN_NAME, RunMismatch
 from trainer.training.finetuning import STATES_NAME
-from trainer.training.hard_cases import HardCasesError, make_curriculum
-from trainer.training.hard_cases.cases import Cases
+from trainer.training.hard_cases.cases import Cases, HardCasesError
+from trainer.training.hard_cases.curriculum import make_curriculum
 from trainer.training.hard_cases.record import RECORD_NAME, HardCases
 from trainer.training.recipe.stages import HcmGrpoRecipe
 from trainer.training.saved_states import last_whole_checkpoint

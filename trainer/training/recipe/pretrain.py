@@ -51,7 +51,7 @@ class PoolRecipe(Strict):
     severities: Shares3
     dimension_weights: Shares4
     """Shares of the dimensions among the planted defects, in the order of
-    `trainer.data.render.DIMENSION_WEIGHTS`: appearance, shadow, layout, extension."""
+    `trainer.data.render.defects.DIMENSION_WEIGHTS`: appearance, shadow, layout, extension."""
     kind_weights: Annotated[dict[str, Annotated[float, Field(gt=0, le=1000)]], AfterValidator(_kinds)] = Field(
         default_factory=dict
     )

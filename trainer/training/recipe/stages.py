@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from screening.runtime.extensions import find
 from trainer.reward import REWARDS
-from trainer.training.hard_cases import HCM_PARTS, Part
+from trainer.training.hard_cases.curriculum import HCM_PARTS, Part
 from trainer.training.recipe.fields import LARGEST, Count, CountFrom0, Factor, Rate, Seed, Share, Strict, WeightDecay
 
 InFull = Literal["projector", "embeddings", "head"]

@@ -18,7 +18,7 @@ from trainer.data.compose.inpainters.scene import Scene
 from trainer.data.compose.licences import Licence
 from trainer.data.compose.model_options import ModelOptions
 from trainer.data.compose.segmenters.either import AlphaOrBackdrop
-from trainer.data.render import make_product
+from trainer.data.render.products import make_product
 
 SIDE = 96
 HERE = "tests.trainer.data.compose.photos"

@@ -12,9 +12,10 @@ from PIL import Image, ImageDraw
 from screening.task import Dimension
 from tests.trainer.data.compose.photos import cutout
 from trainer.data.compose.cutout import checked
-from trainer.data.render import KINDS, CutOut, draw_generated
+from trainer.data.render.cutouts import CutOut
+from trainer.data.render.defect_kinds import KINDS
 from trainer.data.render.photo_kinds import PHOTO_KINDS, unsuitable
-from trainer.data.render.picture import Shot
+from trainer.data.render.picture import Shot, draw_generated
 from trainer.data.render.regions import box_of
 from trainer.data.render.scenes import real_setting
 
